@@ -1,0 +1,1 @@
+"""Everything that knows Langfuse: its attributes, its chat shape, its endpoint."""
