@@ -1,0 +1,55 @@
+"""What any span may say, GenAI or not: user and session keys, errors, resource-level release and environment.
+
+Source: semantic conventions ``user.id``, ``session.id``, ``enduser.id``, ``error.*``, ``exception`` events,
+``deployment.environment.name``, ``service.version``; Langfuse rules section 6 and 12.
+"""
+
+from __future__ import annotations
+
+from otel_langfuse.dialects.reading import Row, Table, as_text
+from otel_langfuse.model import Facts, SpanView
+
+__all__ = ["NAME", "TABLE", "read"]
+
+NAME = "any span"
+
+TABLE = Table(
+    (
+        Row("user.id", "user"),
+        Row("enduser.id", "user"),
+        Row("session.id", "session"),
+        Row("deployment.environment.name", "environment"),
+        Row("deployment.environment", "environment"),
+    )
+)
+_ERROR = 2  # trace.proto Status.STATUS_CODE_ERROR
+
+
+def read(view: SpanView) -> Facts | None:
+    """Context keys, level and status message; never recognises a span as GenAI."""
+    facts = Facts(dialect=NAME, recognised=False)
+    TABLE.apply(view.attributes, facts)
+    exception = next((event for event in reversed(view.events) if event.name == "exception"), None)
+    kind = as_text(view.attributes.get("error.type"))
+    if view.status_code == _ERROR or kind is not None or exception is not None:
+        _error(view, facts, exception is not None)
+    return facts
+
+
+def _error(view: SpanView, facts: Facts, has_exception: bool) -> None:
+    exception = next((event for event in reversed(view.events) if event.name == "exception"), None)
+    details = exception.attributes if exception is not None else {}
+    message = (
+        view.status_message
+        or as_text(details.get("exception.message"))
+        or as_text(view.attributes.get("error.message"))
+    )
+    facts.status_message = (
+        message or as_text(view.attributes.get("error.type")) or as_text(details.get("exception.type"))
+    )
+    facts.level = "ERROR"
+    if has_exception:
+        for key in ("exception.type", "exception.stacktrace"):
+            text = as_text(details.get(key))
+            if text:
+                facts.metadata[key] = text

@@ -1,0 +1,116 @@
+"""OpenTelemetry GenAI up to 1.36: ``gen_ai.system``, and one span event or log record per message.
+
+Source: semantic conventions 1.30 to 1.36, ``gen_ai.{system,user,assistant,tool}.message`` and ``gen_ai.choice``;
+older still, span events ``gen_ai.content.prompt`` and ``gen_ai.content.completion``. Bodies are structured values
+(``content``, ``tool_calls``, ``id``) on log records, attributes on span events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from otel_langfuse.dialects import otel_genai
+from otel_langfuse.dialects.chat import as_content, message
+from otel_langfuse.dialects.reading import Row, Table, as_integer, jsonable, load
+from otel_langfuse.model import Chat, Facts, Json, Message, SpanView, Value
+
+__all__ = ["NAME", "TABLE", "read"]
+
+NAME = "otel-genai-1.36"
+
+TABLE = Table(
+    (
+        Row("gen_ai.system", "provider"),
+        Row("gen_ai.operation.name", "operation"),
+        Row("gen_ai.request.model", "request_model"),
+        Row("gen_ai.response.model", "response_model"),
+        Row("gen_ai.usage.prompt_tokens", "usage.input", as_integer),
+        Row("gen_ai.usage.completion_tokens", "usage.output", as_integer),
+        Row("gen_ai.openai.request.seed", "parameters.seed", as_integer),
+        Row("gen_ai.openai.request.*", "parameters", lambda value: jsonable(value)),
+    )
+)
+_CHOICE = "gen_ai.choice"
+
+
+def read(view: SpanView) -> Facts | None:
+    """The facts of a span in the older conventions, its messages from span events and log records."""
+    events = list(_records(view))
+    if "gen_ai.system" not in view.attributes and not events:
+        return None
+    facts = Facts(dialect=NAME)
+    TABLE.apply(view.attributes, facts)
+    known = otel_genai.OPERATIONS.get(facts.operation or "")
+    facts.type = known
+    _read_messages(events, facts)
+    return facts
+
+
+def _role(event_name: str) -> str | None:
+    """The role in ``gen_ai.<role>.message``; newer models have roles (developer) that the conventions do not list."""
+    if event_name.startswith("gen_ai.") and event_name.endswith(".message"):
+        return event_name[7:-8] or None
+    return None
+
+
+def _records(view: SpanView) -> Iterator[tuple[str, Mapping[str, Value], Value]]:
+    """Name, attributes and body of each content event, span events first."""
+    for event in view.events:
+        if _role(event.name) or event.name == _CHOICE or event.name.startswith("gen_ai.content."):
+            yield event.name, event.attributes, None
+    for record in view.contents:
+        if _role(record.event_name) or record.event_name == _CHOICE:
+            yield record.event_name, record.attributes, record.body
+
+
+def _read_messages(events: list[tuple[str, Mapping[str, Value], Value]], facts: Facts) -> None:
+    given: list[Message] = []
+    made: list[Message] = []
+    for name, attributes, body in events:
+        role = _role(name)
+        if role is not None:
+            given.append(_message(_body(attributes, body), role))
+        elif name == _CHOICE:
+            made.append(_choice(_body(attributes, body)))
+        elif name == "gen_ai.content.prompt":
+            facts.input = facts.input or as_content(attributes.get("gen_ai.prompt"))
+        elif name == "gen_ai.content.completion":
+            facts.output = facts.output or as_content(attributes.get("gen_ai.completion"), "assistant")
+    if given:
+        facts.input = Chat(tuple(given))
+    if made:
+        facts.output = Chat(tuple(made))
+
+
+def _body(attributes: Mapping[str, Value], body: Value) -> dict[str, Json]:
+    if isinstance(body, dict):
+        return {key: jsonable(item) for key, item in body.items()}
+    found = {key: jsonable(item) for key, item in attributes.items() if not key.startswith(("gen_ai.", "event."))}
+    text = attributes.get("gen_ai.event.content", body)
+    if isinstance(text, str):
+        opened = load(text)
+        return {**found, **opened} if isinstance(opened, dict) else {**found, "content": text}
+    return found
+
+
+def _message(body: dict[str, Json], role: str) -> Message:
+    body = {**body, "role": body.get("role") or role}
+    for key in ("content", "tool_calls"):
+        body[key] = _opened(body.get(key))
+    return message(body, role)
+
+
+def _choice(body: dict[str, Json]) -> Message:
+    inner = _opened(body.get("message"))
+    merged: dict[str, Json] = (
+        {**body, **inner} if isinstance(inner, dict) else {**body, "content": inner or body.get("content")}
+    )
+    merged.pop("message", None)
+    merged.pop("index", None)
+    return _message(merged, "assistant")
+
+
+def _opened(value: Json) -> Json:
+    """JSON text of a list or object, opened; span event attributes cannot hold structure."""
+    opened = load(value) if isinstance(value, str) else None
+    return opened if isinstance(opened, (dict, list)) else value

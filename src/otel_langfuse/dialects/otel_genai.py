@@ -1,0 +1,137 @@
+"""OpenTelemetry GenAI semantic conventions, current: content in attributes, on the span or on a content record.
+
+Source: opentelemetry semantic-conventions-genai, ``gen_ai.*`` (1.37 and newer). This is also the fallback: a GenAI
+span of an unknown instrumentation that keeps to the conventions comes out sensibly.
+"""
+
+from __future__ import annotations
+
+from otel_langfuse.dialects.chat import as_content, as_parts_text, as_tools, raw_content
+from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_number, as_seconds, as_text
+from otel_langfuse.model import Facts, LogView, ObservationType, SpanView, Value
+
+__all__ = ["NAME", "OPERATIONS", "TABLE", "read"]
+
+NAME = "otel-genai"
+DETAILS_EVENT = "gen_ai.client.inference.operation.details"
+
+OPERATIONS = {
+    "chat": ObservationType.GENERATION,
+    "completion": ObservationType.GENERATION,
+    "text_completion": ObservationType.GENERATION,
+    "generate_content": ObservationType.GENERATION,
+    "generate": ObservationType.GENERATION,
+    "embeddings": ObservationType.EMBEDDING,
+    "invoke_agent": ObservationType.AGENT,
+    "create_agent": ObservationType.AGENT,
+    "agent_step": ObservationType.AGENT,
+    "execute_tool": ObservationType.TOOL,
+    "retrieval": ObservationType.RETRIEVER,
+    "search_memory": ObservationType.RETRIEVER,
+    "invoke_workflow": ObservationType.CHAIN,
+    "plan": ObservationType.CHAIN,
+    "execute_task": ObservationType.CHAIN,
+}
+
+
+def _assistant(value: Value) -> object:
+    return as_content(value, "assistant")
+
+
+CONTENT = (
+    Row("gen_ai.input.messages", "input", as_content),
+    Row("gen_ai.output.messages", "output", _assistant),
+    Row("gen_ai.system_instructions", "system", as_parts_text),
+    Row("gen_ai.tool.definitions", "tools", as_tools),
+    Row("gen_ai.tool.call.arguments", "input", raw_content),
+    Row("gen_ai.tool.call.result", "output", raw_content),
+    Row("gen_ai.retrieval.query.text", "input", raw_content),
+    Row("gen_ai.retrieval.documents", "output", raw_content),
+)
+
+TABLE = Table(
+    (
+        Row("gen_ai.operation.name", "operation"),
+        Row("gen_ai.provider.name", "provider"),
+        Row("gen_ai.request.model", "request_model"),
+        Row("gen_ai.response.model", "response_model"),
+        Row("gen_ai.response.id", "response_id"),
+        *CONTENT,
+        Row("gen_ai.tool.name", "metadata.tool_name"),
+        Row("gen_ai.conversation.id", "conversation"),
+        Row("gen_ai.workflow.name", "workflow"),
+        Row("gen_ai.usage.input_tokens", "usage.input", as_integer),
+        Row("gen_ai.usage.output_tokens", "usage.output", as_integer),
+        Row("gen_ai.usage.total_tokens", "usage.total", as_integer),
+        Row("gen_ai.usage.cache_read.input_tokens", "usage.cache_read", as_integer),
+        Row("gen_ai.usage.cache_write.input_tokens", "usage.cache_write", as_integer),
+        Row("gen_ai.usage.cache_creation.input_tokens", "usage.cache_write", as_integer),
+        Row("gen_ai.usage.reasoning.output_tokens", "usage.reasoning", as_integer),
+        Row("gen_ai.usage.audio.input_tokens", "usage.audio_input", as_integer),
+        Row("gen_ai.usage.audio.output_tokens", "usage.audio_output", as_integer),
+        Row("gen_ai.request.stream", "metadata.stream"),
+        Row("gen_ai.request.*", "parameters", as_json),
+    )
+)
+_RECORD_TABLE = Table(CONTENT)
+_SURE_KEYS = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.input.messages")
+_SCOPES = ("opentelemetry.instrumentation.genai.", "opentelemetry.util.genai")
+
+
+def read(view: SpanView) -> Facts | None:
+    """The facts of a span that carries current GenAI attributes."""
+    attributes = view.attributes
+    if not view.scope_name.startswith(_SCOPES) and not any(key in attributes for key in _SURE_KEYS):
+        return None
+    facts = Facts(dialect=NAME)
+    _read_records(view.contents, facts, "hook")
+    TABLE.apply(attributes, facts)
+    _read_records(view.contents, facts, "log")
+    facts.type = _type(facts)
+    if facts.type is ObservationType.TOOL:
+        facts.name = facts.metadata.get("tool_name")
+    if facts.provider is None:
+        facts.provider = as_text(attributes.get("gen_ai.system"))
+    _first_token(view, facts)
+    _prompt_template(view, facts)
+    return facts
+
+
+def _read_records(contents: object, facts: Facts, origin: str) -> None:
+    """Fills in content from records of ``origin``; what is known already stays (precedence: hook, span, log)."""
+    for record in contents:  # type: ignore[attr-defined]  # Sequence[LogView]
+        assert isinstance(record, LogView)
+        if record.origin == origin and record.event_name == DETAILS_EVENT:
+            found = Facts()
+            _RECORD_TABLE.apply(record.attributes, found)
+            facts.input = facts.input or found.input
+            facts.output = facts.output or found.output
+            facts.system = facts.system or found.system
+            facts.tools = facts.tools or found.tools
+
+
+def _type(facts: Facts) -> ObservationType | None:
+    known = OPERATIONS.get(facts.operation or "")
+    if known is not None:
+        return known
+    if "tool_name" in facts.metadata and not facts.operation:
+        return ObservationType.TOOL
+    return ObservationType.GENERATION if facts.request_model and not facts.operation else None
+
+
+def _first_token(view: SpanView, facts: Facts) -> None:
+    seconds = as_seconds(view.attributes.get("gen_ai.response.time_to_first_chunk"))
+    if seconds is not None and view.start_ns:
+        facts.first_token_ns = view.start_ns + int(seconds * 1e9)
+        facts.consumed.add("gen_ai.response.time_to_first_chunk")
+
+
+def _prompt_template(view: SpanView, facts: Facts) -> None:
+    """``gen_ai.prompt.name`` links a Langfuse prompt when a version goes with it."""
+    name, version = view.attributes.get("gen_ai.prompt.name"), view.attributes.get("gen_ai.prompt.version")
+    number = as_number(version) if version is not None else None
+    if isinstance(name, str) and name and number is not None and number.is_integer():
+        from otel_langfuse.model import PromptLink
+
+        facts.prompt = PromptLink(name, str(int(number)))
+        facts.consumed |= {"gen_ai.prompt.name", "gen_ai.prompt.version"}

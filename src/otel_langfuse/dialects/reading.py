@@ -1,0 +1,260 @@
+"""The tools that every dialect reader uses: tables of rows, value converters, un-flattening.
+
+A dialect is a table plus what a table cannot say. A ``Row`` maps one attribute key to one field of `model.Facts`;
+rows are tried in order and the first that yields a value fills the field, while all that yield one are consumed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from otel_langfuse.model import Facts, Json, SpanView, Usage, Value
+
+__all__ = [
+    "Row",
+    "Table",
+    "as_flag",
+    "as_integer",
+    "as_json",
+    "as_number",
+    "as_seconds",
+    "as_text",
+    "dump",
+    "finite",
+    "jsonable",
+    "load",
+    "unflatten",
+]
+
+_MAX_SLOTS = 10_000  # array slots per prefix, as Langfuse bounds them (rules section 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a dialect's table.
+
+    Attributes:
+        key: Attribute key; with a trailing ``*`` every key with that prefix (only for ``parameters``, ``metadata``).
+        field: Field of ``Facts``; ``usage.<part>`` for a token count.
+        take: Converts the value; ``None`` means that the value says nothing, and leaves the key unconsumed.
+    """
+
+    key: str
+    field: str
+    take: Callable[[Value], Any] = lambda value: as_text(value)
+
+
+class Table:
+    """The rows of one dialect, ready to apply."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = tuple(rows)
+        self._exact = tuple(row for row in rows if not row.key.endswith("*"))
+        self._prefixes = tuple((row.key[:-1], row) for row in rows if row.key.endswith("*"))
+
+    def apply(self, attributes: Mapping[str, Value], facts: Facts) -> None:
+        """Fills ``facts`` from ``attributes``."""
+        usage: dict[str, int] = {}
+        for row in self._exact:
+            raw = attributes.get(row.key)
+            if raw is None:
+                continue
+            value = row.take(raw)
+            if value is None:
+                continue
+            facts.consumed.add(row.key)
+            if row.field.startswith("usage."):
+                usage.setdefault(row.field[6:], value)
+            elif row.field.startswith("parameters."):
+                facts.parameters.setdefault(row.field[11:], value)
+            elif row.field.startswith("metadata."):
+                facts.metadata.setdefault(row.field[9:], value)
+            elif row.field != "-" and not getattr(facts, row.field):
+                setattr(facts, row.field, value)
+        if usage and facts.usage is None:
+            facts.usage = Usage(**usage)
+        if self._prefixes:
+            self._apply_prefixes(attributes, facts)
+
+    def _apply_prefixes(self, attributes: Mapping[str, Value], facts: Facts) -> None:
+        for key, raw in attributes.items():
+            if key in facts.consumed:
+                continue
+            for prefix, row in self._prefixes:
+                if key.startswith(prefix) and len(key) > len(prefix):
+                    value = row.take(raw)
+                    if value is not None:
+                        facts.consumed.add(key)
+                        if row.field != "-":
+                            getattr(facts, row.field).setdefault(key[len(prefix) :], value)
+                    break
+
+
+# ----------------------------------------------------------------------------------------- converters
+
+
+def as_text(value: Value) -> str | None:
+    """Text that is not empty; numbers as text."""
+    if isinstance(value, str):
+        return value or None
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, (list, dict)) and value:
+        return dump(jsonable(value))
+    return None
+
+
+def as_integer(value: Value) -> int | None:
+    """A token count: a non-negative whole number, also in text (only such survive Langfuse's endpoint)."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value if value >= 0 else None
+    if isinstance(value, float):
+        return int(value) if value >= 0 and value.is_integer() else None
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
+        return int(value)
+    return None
+
+
+def as_number(value: Value) -> float | None:
+    """A finite number, also in text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def as_seconds(value: Value) -> float | None:
+    """A duration in seconds that is not negative and below a day."""
+    number = as_number(value)
+    return number if number is not None and 0 <= number < 86_400 else None
+
+
+def as_flag(value: Value) -> bool | None:
+    """A truth value, also in text."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    return None
+
+
+def as_json(value: Value) -> Json:
+    """A JSON value: text is parsed where it is JSON, else kept."""
+    if isinstance(value, str):
+        parsed = load(value)
+        return value if parsed is None else parsed
+    return jsonable(value)
+
+
+# ------------------------------------------------------------------------------------------------ JSON
+
+
+def _not_finite(_: str) -> None:
+    return None
+
+
+def load(text: str) -> Json:
+    """The object, list or string in a JSON text; ``None`` when the text is not such JSON.
+
+    NaN and infinities, which are no JSON, become null. Nesting beyond the parser's depth counts as "not JSON".
+    """
+    if text[:1] not in ("{", "[", '"', " ", "\n"):
+        return None
+    try:
+        value: Json = json.loads(text, parse_constant=_not_finite)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, (dict, list, str)) else None
+
+
+def dump(value: Json) -> str:
+    """JSON text, compact, characters unescaped; what cannot be encoded as UTF-8 is escaped."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)
+    except (ValueError, RecursionError):
+        return json.dumps(str(type(value).__name__) + " nested too deeply")
+
+
+def jsonable(value: Value) -> Json:
+    """A value as JSON; bytes become base64 text."""
+    if isinstance(value, bytes):
+        import base64
+
+        return base64.b64encode(value).decode()
+    if isinstance(value, dict):
+        return {key: jsonable(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [jsonable(item) for item in value]
+    return value
+
+
+def finite(value: Json) -> Json:
+    """The value without non-finite numbers, also those in text (``"Infinity"``); ``None`` if nothing is left."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, str) and value.lower() in ("infinity", "-infinity", "nan"):
+        return None
+    return value
+
+
+# ------------------------------------------------------------------------------------ flattened keys
+
+
+def unflatten(attributes: Mapping[str, Value], prefix: str, consumed: set[str]) -> Json:
+    """The nested value that ``prefix.0.a``, ``prefix.1.b.c`` spell; ``None`` without such keys.
+
+    Numbered levels become lists in numeric order, gaps closed: the SDK drops the oldest attributes beyond its limit,
+    so the first indices may be missing. The used keys are added to ``consumed``.
+    """
+    root: dict[str, Any] = {}
+    dotted = prefix + "."
+    slots = 0
+    for key, raw in attributes.items():
+        if not key.startswith(dotted):
+            continue
+        path = key[len(dotted) :].split(".")
+        if len(path) > 16 or slots >= _MAX_SLOTS:
+            continue
+        slots += 1
+        if _insert(root, path, jsonable(raw)):
+            consumed.add(key)
+    return _listed(root) if root else None
+
+
+def _insert(root: dict[str, Any], path: list[str], value: Json) -> bool:
+    node = root
+    for step in path[:-1]:
+        child = node.setdefault(step, {})
+        if not isinstance(child, dict):
+            return False
+        node = child
+    if isinstance(node.get(path[-1]), dict):
+        return False
+    node[path[-1]] = value
+    return True
+
+
+def _listed(node: Any) -> Json:
+    if not isinstance(node, dict):
+        return node  # type: ignore[no-any-return]  # a leaf is JSON by construction
+    if node and all(key.isascii() and key.isdigit() for key in node):
+        return [_listed(node[key]) for key in sorted(node, key=int)]
+    return {key: _listed(item) for key, item in node.items()}
+
+
+def read_table(table: Table, view: SpanView, dialect: str) -> Facts:
+    """New facts of ``dialect`` with the table applied to the span's attributes."""
+    facts = Facts(dialect=dialect)
+    table.apply(view.attributes, facts)
+    return facts

@@ -1,0 +1,313 @@
+"""The canonical model: what a GenAI span says, whatever instrumentation said it.
+
+Two views (`views/`) turn SDK spans and OTLP spans into `SpanView`; dialect readers turn a `SpanView` into `Facts`;
+the pipeline joins, places and enriches; the Langfuse writer turns the result into attributes. Messages and their
+parts follow the GenAI semantic conventions. Everything here is data: no I/O, no clock, no SDK.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypeAlias, Union
+
+__all__ = [
+    "EMPTY",
+    "Blob",
+    "Chat",
+    "Content",
+    "EventView",
+    "Facts",
+    "File",
+    "Generic",
+    "Json",
+    "LogView",
+    "Message",
+    "ObservationType",
+    "Part",
+    "PromptLink",
+    "Raw",
+    "Reasoning",
+    "SpanView",
+    "Text",
+    "ToolCall",
+    "ToolResponse",
+    "Uri",
+    "Usage",
+    "Value",
+]
+
+Json: TypeAlias = Union[bool, int, float, str, list["Json"], dict[str, "Json"], None]  # noqa: UP007  # recursive
+# An attribute's value as both views give it: OTLP arrays are lists, key-value lists are dicts.
+Value: TypeAlias = Union[bool, int, float, str, bytes, list["Value"], dict[str, "Value"], None]  # noqa: UP007
+
+EMPTY: Mapping[str, Value] = MappingProxyType({})
+
+
+class ObservationType(StrEnum):
+    """Langfuse's observation types (the values of ``langfuse.observation.type``)."""
+
+    SPAN = "span"
+    GENERATION = "generation"
+    EVENT = "event"
+    EMBEDDING = "embedding"
+    AGENT = "agent"
+    TOOL = "tool"
+    CHAIN = "chain"
+    RETRIEVER = "retriever"
+    GUARDRAIL = "guardrail"
+    EVALUATOR = "evaluator"
+
+    @property
+    def is_model_call(self) -> bool:
+        """Whether an observation of this type is one call of a model, with usage and cost of its own."""
+        return self in (ObservationType.GENERATION, ObservationType.EMBEDDING)
+
+
+# ---------------------------------------------------------------------------------------------- views
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """A span event."""
+
+    name: str
+    time_ns: int
+    attributes: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    """A log record that carries content for a span; ``origin`` is ``hook`` for the completion hook's content."""
+
+    trace_id: bytes
+    span_id: bytes
+    event_name: str
+    attributes: Mapping[str, Value]
+    body: Value
+    scope_name: str = ""
+    origin: str = "log"
+
+    @property
+    def size(self) -> int:
+        """Estimated bytes that the record holds in memory."""
+        return 200 + weigh(self.body) + weigh(dict(self.attributes))
+
+
+@dataclass(frozen=True, slots=True)
+class SpanView:
+    """A span as either road gives it; ids are bytes, times nanoseconds since the epoch.
+
+    ``parent_id`` is empty without a parent. ``contents`` are the log records and hook content that belong to the
+    span, in order of arrival; the content joiner fills them in before the span is read.
+    """
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    parent_remote: bool
+    name: str
+    kind: int
+    start_ns: int
+    end_ns: int
+    attributes: Mapping[str, Value]
+    events: Sequence[EventView] = ()
+    status_code: int = 0
+    status_message: str = ""
+    scope_name: str = ""
+    scope_version: str = ""
+    resource: Mapping[str, Value] = field(default_factory=lambda: EMPTY)
+    contents: Sequence[LogView] = ()
+
+
+def weigh(value: Value) -> int:
+    """A rough count of the bytes that a value holds; exact for text and bytes, a guess for containers."""
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    if isinstance(value, dict):
+        return 64 + sum(len(key) + weigh(item) for key, item in value.items())
+    if isinstance(value, list):
+        return 56 + sum(map(weigh, value))
+    return 16
+
+
+# ------------------------------------------------------------------------------------------- messages
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Plain text."""
+
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A model's visible reasoning."""
+
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A model's request to call a tool; ``arguments`` as given, JSON text or a JSON value."""
+
+    id: str | None
+    name: str
+    arguments: Json
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResponse:
+    """A tool's answer to the call ``id``."""
+
+    id: str | None
+    response: Json
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """Inline media: ``data`` is base64 text."""
+
+    mime_type: str
+    modality: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Uri:
+    """Media by address."""
+
+    uri: str
+    mime_type: str
+    modality: str
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """Media by a provider's file id."""
+
+    file_id: str
+    mime_type: str
+    modality: str
+
+
+@dataclass(frozen=True, slots=True)
+class Generic:
+    """Any other part, kept as it came."""
+
+    value: Json
+
+
+Part: TypeAlias = Text | Reasoning | ToolCall | ToolResponse | Blob | Uri | File | Generic
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message."""
+
+    role: str
+    parts: tuple[Part, ...]
+    name: str | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """Content in messages."""
+
+    messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Content kept as it came: JSON text or plain text."""
+
+    text: str
+
+
+Content: TypeAlias = Chat | Raw
+
+
+# ---------------------------------------------------------------------------------------------- facts
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as a source gives them.
+
+    ``input`` and ``output`` are what the source calls by these names: whether they include cache, reasoning and audio
+    is decided in one place (`pipeline.usage`), by the total, the counts themselves and ``exclusive``.
+    ``buckets`` are counts that already exclude each other and are named as Langfuse names them; they win.
+    """
+
+    input: int | None = None
+    output: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    reasoning: int | None = None
+    audio_input: int | None = None
+    audio_output: int | None = None
+    total: int | None = None
+    exclusive: bool = False
+    buckets: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptLink:
+    """A prompt of Langfuse's prompt management; ``version`` is an integer in text."""
+
+    name: str
+    version: str
+
+
+@dataclass(slots=True)
+class Facts:
+    """What readers found in one span; ``None`` or empty means that nothing was said.
+
+    One reader fills one ``Facts``; `dialects.merge` combines them field by field. ``consumed`` are the attribute keys
+    whose content is represented by a field; all other attributes become metadata.
+    """
+
+    dialect: str = ""
+    recognised: bool = True
+    noise: bool = False
+    type: ObservationType | None = None
+    name: str | None = None
+    operation: str | None = None
+    provider: str | None = None
+    request_model: str | None = None
+    response_model: str | None = None
+    response_id: str | None = None
+    parameters: dict[str, Json] = field(default_factory=dict)
+    input: Content | None = None
+    output: Content | None = None
+    system: Content | None = None
+    tools: list[Json] | None = None
+    usage: Usage | None = None
+    cost: dict[str, float] | None = None
+    first_token_ns: int | None = None
+    prompt: PromptLink | None = None
+    level: str | None = None
+    status_message: str | None = None
+    user: str | None = None
+    session: str | None = None
+    conversation: str | None = None
+    tags: tuple[str, ...] = ()
+    trace_name: str | None = None
+    workflow: str | None = None
+    trace_metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
+    release: str | None = None
+    version: str | None = None
+    environment: str | None = None
+    public: bool | None = None
+    passthrough: dict[str, Value] = field(default_factory=dict)
+    consumed: set[str] = field(default_factory=set)
+
+    @property
+    def model(self) -> str | None:
+        """The model to show: what answered, else what was asked for."""
+        return self.response_model or self.request_model

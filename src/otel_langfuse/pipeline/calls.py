@@ -1,0 +1,238 @@
+"""One call, one generation: two spans about the same model call become one generation and one plain span.
+
+Two generations are the same call only if their scopes differ (or the pair is in ``LISTED``) and either their response
+ids are equal, or one is the other's ancestor with no other generation between and an equal model. Spans of
+different traces are the same call only on equal response ids. Two real calls are never merged: an outer span with
+several matching calls below is an aggregate, not a call.
+
+A generation waits for a partner only while its nearest generation ancestor is open, at most the join bound. What
+was on either span is not lost: the survivor takes over what it lacks.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
+
+from otel_langfuse.dialects.merge import merge
+from otel_langfuse.model import Facts, ObservationType, SpanView, Usage
+from otel_langfuse.pipeline.tree import CallRef, Node
+
+__all__ = ["LISTED", "Call", "Calls"]
+
+# Pairs of (scope, scope) prefixes that describe one call although their scopes are equal; outer first.
+LISTED: tuple[tuple[str, str], ...] = ()
+_MAX_REMEMBERED = 20_000
+_MAX_WAITING = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A model call on its way to being written."""
+
+    node: Node
+    view: SpanView
+    facts: Facts
+    deadline: float
+
+    @property
+    def ref(self) -> CallRef:
+        """What to remember of the call."""
+        names = (self.facts.request_model, self.facts.response_model)
+        models = frozenset(name.rsplit("/", 1)[-1] for name in names if name)
+        return CallRef(self.view.span_id, self.view.scope_name, models, self.facts.response_id)
+
+
+class Calls:
+    """Decides which generations are calls of their own; emits each exactly once.
+
+    Args:
+        emit: Writes a span: ``emit(node, view, facts, note)``.
+        generation_above: The nearest generation ancestor of a node, open or ended.
+        bound: Seconds that a call waits for its outer span.
+    """
+
+    def __init__(
+        self,
+        emit: Callable[[Node, SpanView, Facts, dict[str, str]], None],
+        generation_above: Callable[[Node], Node | None],
+        bound: float,
+    ) -> None:
+        self._emit = emit
+        self._generation_above = generation_above
+        self._bound = bound
+        self._waiting: OrderedDict[bytes, Call] = OrderedDict()
+        self._below: dict[Node, list[bytes]] = {}
+        self._by_id: OrderedDict[str, tuple[CallRef, bool]] = OrderedDict()
+        self.merged = 0
+
+    def settle(self, node: Node, view: SpanView, facts: Facts, now: float) -> None:
+        """Takes an ended generation: writes it, holds it for its outer span, or merges it."""
+        call = Call(node, view, facts, now + self._bound)
+        inner = [self._waiting.pop(span_id) for span_id in self._below.pop(node, ()) if span_id in self._waiting]
+        ref = call.ref
+        matching = [other for other in inner if same_call(ref, other.ref)]
+        written = [other for other in node.calls_below if same_call(ref, other)]
+        if inner or written:
+            self._settle_outer(call, inner, matching, written)
+            return
+        twin = self._twin_by_id(ref)
+        if twin is not None:
+            self._settle_twin(call, twin)
+            return
+        self._settle_inner(call)
+
+    def release(self, now: float | None = None) -> None:
+        """Writes the calls whose wait is over; all of them without ``now`` (flush, shutdown, pressure)."""
+        while self._waiting:
+            call = next(iter(self._waiting.values()))
+            if now is not None and call.deadline > now and len(self._waiting) <= _MAX_WAITING:
+                return
+            self._waiting.popitem(last=False)
+            self._write(call)
+        self._below.clear()  # nobody waits any more
+
+    def release_trace(self, trace_id: bytes) -> None:
+        """Writes the waiting calls of one trace."""
+        for span_id in [key for key, call in self._waiting.items() if call.view.trace_id == trace_id]:
+            self._write(self._waiting.pop(span_id))
+
+    @property
+    def waiting(self) -> int:
+        """Number of calls held."""
+        return len(self._waiting)
+
+    # ------------------------------------------------------------------------------------- decisions
+
+    def _settle_outer(self, call: Call, inner: list[Call], matching: list[Call], written: list[CallRef]) -> None:
+        if len(matching) + len(written) > 1:
+            self._write_all(inner)
+            self._write_duplicate(call, None, {"repeats_calls": str(len(matching) + len(written))})
+        elif matching:
+            partner = matching[0]
+            self._write_all(other for other in inner if other is not partner)
+            survivor, other = (partner, call) if _richer(partner.facts, call.facts) else (call, partner)
+            self._write_pair(survivor, other)
+        elif written:
+            self._write_all(inner)
+            self._write_duplicate(call, None, {"duplicate_of": written[0].span_id.hex()})
+        else:
+            self._write_all(inner)
+            self._settle_inner(call)
+
+    def _settle_twin(self, call: Call, twin: CallRef) -> None:
+        held = self._waiting.pop(twin.span_id, None)
+        if held is not None:
+            survivor, other = (call, held) if _richer(call.facts, held.facts) else (held, call)
+            self._write_pair(survivor, other)
+        else:
+            self._write_duplicate(call, None, {"duplicate_of": twin.span_id.hex()})
+
+    def _settle_inner(self, call: Call) -> None:
+        above = self._generation_above(call.node)
+        if above is not None and above.scope != call.view.scope_name:
+            if above.open:
+                self._waiting[call.view.span_id] = call
+                self._below.setdefault(above, []).append(call.view.span_id)
+                self._remember(call.ref)
+                return
+            if above.call is not None and same_call(call.ref, above.call) and not above.calls_below:
+                self._write_duplicate(call, None, {"duplicate_of": above.span_id.hex()})
+                return
+        self._write(call)
+
+    def _twin_by_id(self, ref: CallRef) -> CallRef | None:
+        if ref.response_id is None:
+            return None
+        other, paired = self._by_id.get(ref.response_id, (None, True))
+        if other is None or paired or other.span_id == ref.span_id or not _scopes_allow(other.scope, ref.scope):
+            return None
+        self._by_id[ref.response_id] = (other, True)
+        return other
+
+    # ---------------------------------------------------------------------------------------- writing
+
+    def _write_all(self, calls: Iterable[Call]) -> None:
+        for call in calls:
+            self._write(call)
+
+    def _write(self, call: Call) -> None:
+        ref = call.ref
+        self._remember(ref)
+        call.node.call = ref
+        for ancestor in call.node.ancestors():
+            ancestor.remember_call(ref)
+            if ancestor.type is not None and ancestor.type.is_model_call:
+                break
+        self._emit(call.node, call.view, call.facts, {})
+
+    def _write_pair(self, survivor: Call, other: Call) -> None:
+        united = merge([survivor.facts, other.facts])
+        united.consumed = survivor.facts.consumed
+        united.metadata = dict(survivor.facts.metadata)
+        united.usage = _fuller(survivor.facts.usage, other.facts.usage)
+        self._write(replace(survivor, facts=united))
+        self._write_duplicate(other, united, {"duplicate_of": survivor.view.span_id.hex()})
+
+    def _write_duplicate(self, call: Call, survivor: Facts | None, note: dict[str, str]) -> None:
+        """The same call again: a plain span, without content that the survivor shows too."""
+        self.merged += 1
+        facts = replace(
+            call.facts,
+            type=ObservationType.SPAN,
+            request_model=None,
+            response_model=None,
+            usage=None,
+            cost=None,
+            first_token_ns=None,
+            prompt=None,
+            parameters={},
+            tools=None,
+        )
+        if survivor is not None:
+            facts.input = None if survivor.input is not None else facts.input
+            facts.output = None if survivor.output is not None else facts.output
+            facts.system = None
+        self._emit(call.node, call.view, facts, note)
+
+    def _remember(self, ref: CallRef) -> None:
+        if ref.response_id is not None:
+            self._by_id.setdefault(ref.response_id, (ref, False))
+            if len(self._by_id) > _MAX_REMEMBERED:
+                self._by_id.popitem(last=False)
+
+
+def same_call(one: CallRef, other: CallRef) -> bool:
+    """Whether two nested spans are the same call: different scopes, and no contradiction in ids, and an equal model."""
+    if not _scopes_allow(one.scope, other.scope):
+        return False
+    if one.response_id is not None and other.response_id is not None:
+        return one.response_id == other.response_id
+    return not one.models or not other.models or bool(one.models & other.models)
+
+
+def _scopes_allow(one: str, other: str) -> bool:
+    return one != other or any(one.startswith(a) and other.startswith(b) for a, b in LISTED)
+
+
+def _richer(one: Facts, other: Facts) -> bool:
+    """Whether ``one`` carries content that ``other`` lacks altogether."""
+    return _content(one) > _content(other)
+
+
+def _content(facts: Facts) -> int:
+    return (facts.input is not None) + (facts.output is not None)
+
+
+def _fuller(one: Usage | None, other: Usage | None) -> Usage | None:
+    """The usage that counts more things; the first on a tie."""
+    if one is None or other is None:
+        return one or other
+
+    def weight(usage: Usage) -> int:
+        if usage.buckets is not None:
+            return len(usage.buckets)
+        return sum(bool(getattr(usage, field.name)) for field in fields(usage))
+
+    return other if weight(other) > weight(one) else one

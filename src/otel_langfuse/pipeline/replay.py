@@ -1,0 +1,101 @@
+"""A complete set of spans through the pipeline, as if it had come live: the reference for "everything came in time".
+
+Starts and ends are fed as a timeline. Times order siblings only: a parent in the set is always fed before its
+children, whatever their clocks say, because parents are resolved by id first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from otel_langfuse.model import LogView, SpanView
+from otel_langfuse.pipeline.bridge import Pipeline
+from otel_langfuse.pipeline.context import Context
+from otel_langfuse.pipeline.tree import SpanStart
+
+__all__ = ["replay"]
+
+
+class _Whole:
+    """A span that is complete from the first look on."""
+
+    __slots__ = ("_seen", "_view")
+
+    def __init__(self, view: SpanView) -> None:
+        self._view = view
+        self._seen = False
+
+    def look(self) -> SpanView | None:
+        """The span, once."""
+        if self._seen:
+            return None
+        self._seen = True
+        return self._view
+
+    def peek(self) -> SpanView | None:
+        """The span."""
+        return self._view
+
+
+def replay(
+    pipeline: Pipeline,
+    views: Sequence[SpanView],
+    records: Iterable[LogView] = (),
+    propagated: Mapping[bytes, Context] | None = None,
+) -> None:
+    """Feeds spans and their records, then ends all waits.
+
+    Args:
+        pipeline: Where to.
+        views: Ended spans, in any order.
+        records: Content records; each is fed before its span.
+        propagated: By span id, what the application had put in context at the span's start.
+    """
+    for record in records:
+        pipeline.content(record)
+    known = {(view.trace_id, view.span_id): view for view in views}
+    started: set[tuple[bytes, bytes]] = set()
+    depth = {key: _depth(view, known) for key, view in known.items()}
+    timeline: list[tuple[int, int, int, int, SpanView]] = []
+    for index, view in enumerate(views):
+        level = depth[view.trace_id, view.span_id]
+        timeline.append((view.start_ns, 0, level, index, view))
+        timeline.append((max(view.end_ns, view.start_ns), 1, -level, index, view))
+    for _, is_end, _, _, view in sorted(timeline, key=lambda item: item[:4]):
+        _start(pipeline, view, known, started, propagated or {})
+        if is_end:
+            pipeline.ended(view)
+    pipeline.flush()
+
+
+def _depth(view: SpanView, known: Mapping[tuple[bytes, bytes], SpanView]) -> int:
+    seen = {view.span_id}
+    level = 0
+    above = known.get((view.trace_id, view.parent_id))
+    while above is not None and above.span_id not in seen and level < 10_000:
+        seen.add(above.span_id)
+        level += 1
+        above = known.get((above.trace_id, above.parent_id))
+    return level
+
+
+def _start(
+    pipeline: Pipeline,
+    view: SpanView,
+    known: Mapping[tuple[bytes, bytes], SpanView],
+    started: set[tuple[bytes, bytes]],
+    propagated: Mapping[bytes, Context],
+) -> None:
+    """Starts the span and whatever stands above it, topmost first."""
+    chain: list[SpanView] = []
+    above: SpanView | None = view
+    while above is not None and (above.trace_id, above.span_id) not in started:
+        started.add((above.trace_id, above.span_id))
+        chain.append(above)
+        above = known.get((above.trace_id, above.parent_id))
+    for item in reversed(chain):
+        pipeline.started(
+            SpanStart(
+                item.trace_id, item.span_id, item.parent_id, item.start_ns, _Whole(item), propagated.get(item.span_id)
+            )
+        )

@@ -1,0 +1,73 @@
+"""What a trace shows as its input and output, and as its name, when the entry span has none of its own.
+
+Input is the last user message of the generation that started first, output the answer of the one that ended last,
+one message each, cut at 64 KiB. Embeddings and merged duplicates do not count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from otel_langfuse.dialects.chat import as_content
+from otel_langfuse.dialects.reading import as_text
+from otel_langfuse.model import Chat, Content, Facts, Message, Raw, SpanView
+
+__all__ = ["Lifted", "entry_name"]
+
+_HTTP = re.compile(r"^(GET|POST|PUT|DELETE|PATCH|HEAD|OPTIONS|HTTP)\b\s*", re.IGNORECASE)
+
+
+class Lifted:
+    """Candidates for one entry span's input and output."""
+
+    __slots__ = ("_ended", "_started", "input", "output")
+
+    def __init__(self) -> None:
+        self._started: int | None = None
+        self._ended: int | None = None
+        self.input: Content | None = None
+        self.output: Content | None = None
+
+    def offer(self, view: SpanView, facts: Facts) -> None:
+        """Considers a generation below the entry."""
+        if facts.input is not None and (self._started is None or view.start_ns < self._started):
+            chosen = _one(facts.input, "user")
+            if chosen is not None:
+                self._started, self.input = view.start_ns, chosen
+        if facts.output is not None and (self._ended is None or view.end_ns >= self._ended):
+            chosen = _one(facts.output, "assistant")
+            if chosen is not None:
+                self._ended, self.output = view.end_ns, chosen
+
+
+def _one(content: Content, role: str) -> Content | None:
+    """The one message to show, or the raw content when it is no chat."""
+    if isinstance(content, Raw):
+        opened = as_content(content.text, role)
+        if not isinstance(opened, Chat):
+            return content
+        content = opened
+    chosen = _choose(content.messages, role)
+    return Chat((chosen,)) if chosen is not None else None
+
+
+def _choose(messages: Sequence[Message], role: str) -> Message | None:
+    if role == "assistant":
+        return messages[0] if messages else None
+    asked = [message for message in messages if message.role == "user"]
+    return asked[-1] if asked else (messages[-1] if messages else None)
+
+
+def entry_name(view: SpanView) -> str:
+    """A trace's name from its entry span: an HTTP request is named by its route, not by its method."""
+    if not _HTTP.match(view.name):
+        return view.name
+    rest = _HTTP.sub("", view.name)
+    if rest:
+        return rest
+    for key in ("http.route", "url.path", "http.target"):
+        path = as_text(view.attributes.get(key))
+        if path:
+            return path.split("?")[0]
+    return as_text(view.resource.get("service.name")) or "request"

@@ -1,0 +1,167 @@
+"""The tree of each trace, as far as it is known, and the rule for where a row stands in Langfuse.
+
+Langfuse gets the OpenTelemetry tree contracted to its GenAI spans and the entry span. A parent is resolved by id
+first; only when the bridge has not seen it does absence, remoteness or sampling make the span an entry. No row waits
+for an ancestor: its parent is the nearest ancestor already known to be kept, at the latest the entry span, which is
+kept as soon as a GenAI span lies below it. An id written as a parent is promised: that span is written when it
+ends, whatever it is, or as a placeholder.
+
+A trace has one root row: later entries of the same trace (several spans below one unseen parent) stand below its
+first entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from otel_langfuse.model import Facts, ObservationType, SpanView, Value
+from otel_langfuse.pipeline.context import Context
+from otel_langfuse.pipeline.root import Lifted
+
+__all__ = ["CallRef", "Live", "Node", "SpanStart", "Trace", "kept_parent"]
+
+_MAX_CALLS_BELOW = 8
+
+
+class Live(Protocol):
+    """A look at a span that may still be open."""
+
+    def look(self) -> SpanView | None:
+        """The span as it is now; ``None`` when nothing changed since the last look, or it is gone."""
+
+    def peek(self) -> SpanView | None:
+        """The span as it is now, changed or not; ``None`` when it is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpanStart:
+    """What is known when a span starts. ``parent_id`` is empty without a parent.
+
+    ``attributes`` are those given at the start, where they matter: the SDK drops the oldest beyond its limit.
+    """
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    start_ns: int
+    live: Live | None = None
+    propagated: Context | None = None
+    attributes: Mapping[str, Value] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRef:
+    """A model call that has been written: enough to tell whether another span is the same call."""
+
+    span_id: bytes
+    scope: str
+    models: frozenset[str]
+    response_id: str | None
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One span's place in its trace.
+
+    ``kept`` says that a row for it is certain; ``promised`` that another row names it as parent; ``type`` is known once
+    a reader recognised the span, ended or not. ``pending`` is an ended entry span that no GenAI span needs yet.
+    """
+
+    trace: Trace
+    span_id: bytes
+    parent: Node | None
+    start_ns: int
+    start: SpanStart | None = None
+    own: Context | None = None
+    open: bool = True
+    kept: bool = False
+    promised: bool = False
+    written: bool = False
+    type: ObservationType | None = None
+    scope: str = ""
+    pending: tuple[SpanView, Facts] | None = None
+    usage_below: bool = False
+    call: CallRef | None = None
+    calls_below: list[CallRef] = field(default_factory=list)
+    lifted: Lifted | None = None
+    found: Context | None = None
+    _entry: Node | None = None
+
+    @property
+    def entry(self) -> Node:
+        """The entry span above (or this one); entries are roots of what the bridge has seen of the trace."""
+        return self._entry or self
+
+    @property
+    def is_entry(self) -> bool:
+        """Whether no seen span is this one's parent."""
+        return self.parent is None
+
+    @property
+    def propagated(self) -> Context | None:
+        """What the application had put in context when the span started."""
+        return self.start.propagated if self.start is not None else None
+
+    def ancestors(self) -> Iterator[Node]:
+        """The spans above, nearest first."""
+        node = self.parent
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def remember_call(self, ref: CallRef) -> None:
+        """Notes a model call below, up to the number that tells one from many."""
+        if len(self.calls_below) < _MAX_CALLS_BELOW:
+            self.calls_below.append(ref)
+
+
+class Trace:
+    """The nodes of one trace."""
+
+    __slots__ = ("entries", "last_seen", "name", "name_rank", "nodes", "open", "root", "trace_id")
+
+    def __init__(self, trace_id: bytes) -> None:
+        self.trace_id = trace_id
+        self.nodes: dict[bytes, Node] = {}
+        self.entries: list[Node] = []
+        self.root: Node | None = None
+        self.open = 0
+        self.last_seen = 0.0
+        self.name: str | None = None
+        self.name_rank = 0
+
+    def add(self, span_id: bytes, parent_id: bytes, start_ns: int) -> Node:
+        """A new node, open, below its parent if that has been seen."""
+        parent = self.nodes.get(parent_id) if parent_id and parent_id != span_id else None
+        node = Node(self, span_id, parent, start_ns, _entry=parent.entry if parent is not None else None)
+        self.nodes[span_id] = node
+        if parent is None:
+            self.entries.append(node)
+        self.open += 1
+        return node
+
+    def root_for(self, entry: Node, recognise: Callable[[Node], bool]) -> Node:
+        """The one root row of this trace, chosen when its first row is written.
+
+        The entry that started first, among those already known to be kept, else ``entry``.
+        """
+        if self.root is None:
+            known = [
+                other for other in self.entries if other is entry or other.kept or other.promised or recognise(other)
+            ]
+            self.root = min(known, key=lambda node: node.start_ns)
+        return self.root
+
+
+def kept_parent(node: Node, recognise: Callable[[Node], bool]) -> Node | None:
+    """The row above ``node``: its nearest ancestor known to be kept; ``None`` for the trace's root.
+
+    The answer is promised by the caller.
+    """
+    for ancestor in node.ancestors():
+        if ancestor.kept or ancestor.promised or ancestor.is_entry or recognise(ancestor):
+            return ancestor
+    root = node.trace.root_for(node, recognise)
+    return None if root is node else root

@@ -1,0 +1,67 @@
+"""Token counts as Langfuse's buckets: each token in one bucket, `total` always given.
+
+Source: Langfuse rules section 10 and 11: the server adds up every key, and prices by key name. Sources differ in
+whether input includes cache and output includes reasoning. The conventions include both, so that is assumed, unless
+the numbers prove otherwise: a part larger than its whole, or a given total that only the exclusive reading explains.
+
+Laws (tested as properties): no bucket is negative; ``total`` equals the sum of the other buckets, or stands alone.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+from otel_langfuse.model import Usage
+
+__all__ = ["buckets"]
+
+
+def buckets(usage: Usage) -> dict[str, int]:
+    """Exclusive buckets with ``total``; empty when nothing was counted."""
+    if usage.buckets is not None:
+        return _with_total({key: count for key, count in usage.buckets.items() if count >= 0})
+    if usage.input is None and usage.output is None:
+        return {"total": usage.total} if usage.total is not None else {}
+    best = _reading(usage, cache_inside=not usage.exclusive, reasoning_inside=True)
+    if usage.total is not None and sum(best.values()) != usage.total:
+        for cache_inside, reasoning_inside in product((True, False), repeat=2):
+            reading = _reading(usage, cache_inside=cache_inside, reasoning_inside=reasoning_inside)
+            if sum(reading.values()) == usage.total:
+                best = reading
+                break
+    return _with_total(best)
+
+
+def _reading(usage: Usage, *, cache_inside: bool, reasoning_inside: bool) -> dict[str, int]:
+    given_input, given_output = usage.input or 0, usage.output or 0
+    cached, written, reasoning = usage.cache_read or 0, usage.cache_write or 0, usage.reasoning or 0
+    heard, spoken = usage.audio_input or 0, usage.audio_output or 0
+    if cache_inside and cached + written <= given_input:
+        given_input -= cached + written
+    if heard <= given_input:
+        given_input -= heard
+    if reasoning_inside and reasoning <= given_output:
+        given_output -= reasoning
+    if spoken <= given_output:
+        given_output -= spoken
+    parts = {
+        "input": given_input if usage.input is not None else None,
+        "output": given_output if usage.output is not None else None,
+        "input_cached_tokens": cached or None,
+        "input_cache_creation": written or None,
+        "input_audio_tokens": heard or None,
+        "output_reasoning_tokens": reasoning or None,
+        "output_audio_tokens": spoken or None,
+    }
+    return {key: count for key, count in parts.items() if count is not None}
+
+
+def _with_total(parts: dict[str, int]) -> dict[str, int]:
+    """A given total that is larger than its parts stands (tokens of no named bucket); a smaller one is corrected."""
+    if not parts:
+        return {}
+    total = sum(count for key, count in parts.items() if key != "total")
+    others = {key: count for key, count in parts.items() if key != "total"}
+    if not others:
+        return dict(parts)
+    return {**others, "total": max(total, parts.get("total", 0))}

@@ -1,0 +1,109 @@
+"""OTLP protobuf as views.
+
+Source: opentelemetry-proto ``trace.proto``, ``logs.proto``, ``common.proto``. A span whose ids have a wrong length is
+left out and reported, so that one invalid span never costs its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from otel_langfuse.errors import PayloadError
+from otel_langfuse.model import EMPTY, EventView, LogView, SpanView, Value
+
+__all__ = ["parse_logs", "parse_traces"]
+
+# trace.proto SpanFlags: bit 8 says that the remote flag is known, bit 9 that the parent is remote.
+_PARENT_IS_REMOTE = 0x200
+_MAX_DEPTH = 64
+
+
+def _value(value: Any, depth: int = 0) -> Value:
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    if kind == "array_value":
+        return [_value(item, depth + 1) for item in value.array_value.values] if depth < _MAX_DEPTH else None
+    if kind == "kvlist_value":
+        if depth >= _MAX_DEPTH:
+            return None
+        return {item.key: _value(item.value, depth + 1) for item in value.kvlist_value.values}
+    plain: Value = getattr(value, kind)
+    return plain
+
+
+def _attributes(pairs: Any) -> dict[str, Value]:
+    return {pair.key: _value(pair.value) for pair in pairs}
+
+
+def _span(span: Any, scope: Any, resource: dict[str, Value]) -> SpanView | None:
+    if len(span.trace_id) != 16 or len(span.span_id) != 8:
+        return None
+    parent = span.parent_span_id
+    return SpanView(
+        trace_id=span.trace_id,
+        span_id=span.span_id,
+        parent_id=parent if len(parent) == 8 and any(parent) else b"",
+        parent_remote=bool(span.flags & _PARENT_IS_REMOTE),
+        name=span.name,
+        kind=span.kind,
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        attributes=_attributes(span.attributes),
+        events=[EventView(event.name, event.time_unix_nano, _attributes(event.attributes)) for event in span.events],
+        status_code=span.status.code,
+        status_message=span.status.message,
+        scope_name=scope.name,
+        scope_version=scope.version,
+        resource=resource,
+    )
+
+
+def parse_traces(payload: bytes) -> Iterator[SpanView | None]:
+    """The spans of one or more concatenated ``ExportTraceServiceRequest``; ``None`` for each invalid span.
+
+    Raises:
+        PayloadError: The bytes are no protobuf of that kind.
+    """
+    request = ExportTraceServiceRequest()
+    try:
+        request.ParseFromString(payload)
+    except DecodeError as error:
+        raise PayloadError(f"{len(payload)} bytes are no OTLP trace export request: {error}") from None
+    for resource_spans in request.resource_spans:
+        resource = _attributes(resource_spans.resource.attributes)
+        for scope_spans in resource_spans.scope_spans:
+            for span in scope_spans.spans:
+                yield _span(span, scope_spans.scope, resource)
+
+
+def parse_logs(payload: bytes) -> Iterator[LogView]:
+    """The log records that name a span, of one or more concatenated ``ExportLogsServiceRequest``.
+
+    Raises:
+        PayloadError: The bytes are no protobuf of that kind.
+    """
+    request = ExportLogsServiceRequest()
+    try:
+        request.ParseFromString(payload)
+    except DecodeError as error:
+        raise PayloadError(f"{len(payload)} bytes are no OTLP logs export request: {error}") from None
+    for resource_logs in request.resource_logs:
+        for scope_logs in resource_logs.scope_logs:
+            for record in scope_logs.log_records:
+                if len(record.trace_id) != 16 or len(record.span_id) != 8:
+                    continue
+                attributes = _attributes(record.attributes) if record.attributes else EMPTY
+                yield LogView(
+                    trace_id=record.trace_id,
+                    span_id=record.span_id,
+                    event_name=record.event_name or str(attributes.get("event.name") or ""),
+                    attributes=attributes,
+                    body=_value(record.body),
+                    scope_name=scope_logs.scope.name,
+                )

@@ -1,0 +1,79 @@
+"""The SDK's spans and log records as views.
+
+Values are brought to the same plain forms as the OTLP view gives (tuples become lists), so that both roads answer
+alike. A span is only read: other processors share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from opentelemetry.sdk.trace import ReadableSpan
+
+from otel_langfuse.model import EMPTY, EventView, LogView, SpanView, Value
+
+__all__ = ["log_view", "plain", "span_view"]
+
+
+def plain(value: object) -> Value:
+    """An attribute value of the SDK in the form that the OTLP view gives it."""
+    if value is None or isinstance(value, (str, bool, int, float, bytes)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [plain(item) for item in value]
+    return str(value)
+
+
+def _attributes(attributes: Mapping[str, Any] | None) -> Mapping[str, Value]:
+    if not attributes:
+        return EMPTY
+    return {key: value if type(value) is str else plain(value) for key, value in attributes.items()}
+
+
+def span_view(span: ReadableSpan) -> SpanView | None:
+    """The view of an SDK span, ended or still open; ``None`` for a span without a valid context.
+
+    An open span has end 0. Its attributes are copied, since the application may still be writing them.
+    """
+    context = span.context
+    if context is None or not context.is_valid:
+        return None
+    parent = span.parent
+    scope = span.instrumentation_scope
+    status = span.status
+    return SpanView(
+        trace_id=context.trace_id.to_bytes(16, "big"),
+        span_id=context.span_id.to_bytes(8, "big"),
+        parent_id=parent.span_id.to_bytes(8, "big") if parent is not None and parent.is_valid else b"",
+        parent_remote=bool(parent is not None and parent.is_remote),
+        name=span.name,
+        kind=span.kind.value + 1,  # OTLP counts kinds from 1; the SDK from 0
+        start_ns=span.start_time or 0,
+        end_ns=span.end_time or 0,
+        attributes=_attributes(span.attributes),
+        events=[EventView(event.name, event.timestamp, _attributes(event.attributes)) for event in span.events],
+        status_code=status.status_code.value,
+        status_message=status.description or "",
+        scope_name=scope.name if scope is not None else "",
+        scope_version=(scope.version or "") if scope is not None else "",
+        resource=_attributes(span.resource.attributes),
+    )
+
+
+def log_view(record: Any, scope_name: str = "") -> LogView | None:
+    """The view of an SDK log record; ``None`` when it belongs to no span."""
+    if not record.trace_id or not record.span_id:
+        return None
+    attributes = _attributes(record.attributes)
+    name = getattr(record, "event_name", None) or attributes.get("event.name") or ""
+    return LogView(
+        trace_id=record.trace_id.to_bytes(16, "big"),
+        span_id=record.span_id.to_bytes(8, "big"),
+        event_name=str(name),
+        attributes=attributes,
+        body=plain(record.body),
+        scope_name=scope_name,
+    )
