@@ -1,9 +1,10 @@
 """Errors, in one tree, so that a caller can catch at the level it cares about.
 
-    OtelLangfuseError
-    ├── ConfigError            a setting, file or argument that cannot be used: names field and source
-    ├── PayloadError           bytes that are no OTLP: says which input and what was wrong
-    └── DeliveryError          Langfuse or the network refused: says status, how many spans, what to do
+OtelLangfuseError
+├── ConfigError            a setting, file or argument that cannot be used: names field and source
+├── PayloadError           bytes that are no OTLP: says which input and what was wrong
+└── DeliveryError          Langfuse or the network refused: says status, how many spans, what to do
+    └── TransportError     no answer came (`langfuse.transport`)
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ list of messages stays raw.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 
 from otel_langfuse.dialects.reading import dump, jsonable, load
@@ -285,8 +284,6 @@ def _response_part(item: dict[str, Json]) -> Part | None:
 
 def _blob_part(item: dict[str, Json]) -> Part | None:
     data = item.get("content", item.get("data"))
-    if isinstance(data, bytes):
-        data = base64.b64encode(data).decode()
     if not isinstance(data, str):
         return None
     mime = _text(item.get("mime_type")) or "application/octet-stream"

@@ -76,9 +76,10 @@ def _read_messages(events: list[tuple[str, Mapping[str, Value], Value]], facts: 
             facts.input = facts.input or as_content(attributes.get("gen_ai.prompt"))
         elif name == "gen_ai.content.completion":
             facts.output = facts.output or as_content(attributes.get("gen_ai.completion"), "assistant")
-    if given:
+    # With content capture off the events still come, without content: that is no message to show.
+    if any(one.parts for one in given):
         facts.input = Chat(tuple(given))
-    if made:
+    if any(one.parts for one in made):
         facts.output = Chat(tuple(made))
 
 
@@ -94,10 +95,10 @@ def _body(attributes: Mapping[str, Value], body: Value) -> dict[str, Json]:
 
 
 def _message(body: dict[str, Json], role: str) -> Message:
-    body = {**body, "role": body.get("role") or role}
-    for key in ("content", "tool_calls"):
-        body[key] = _opened(body.get(key))
-    return message(body, role)
+    # An answer that is a JSON object stays text; only lists of parts and calls are opened.
+    opened = {key: _opened(body.get(key)) for key in ("content", "tool_calls")}
+    lists = {key: item for key, item in opened.items() if isinstance(item, list)}
+    return message({**body, **lists, "role": body.get("role") or role}, role)
 
 
 def _choice(body: dict[str, Json]) -> Message:

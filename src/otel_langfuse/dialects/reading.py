@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from otel_langfuse.model import Facts, Json, SpanView, Usage, Value
 
@@ -76,7 +76,7 @@ class Table:
             elif row.field != "-" and not getattr(facts, row.field):
                 setattr(facts, row.field, value)
         if usage and facts.usage is None:
-            facts.usage = Usage(**usage)
+            facts.usage = Usage(**cast("dict[str, Any]", usage))
         if self._prefixes:
             self._apply_prefixes(attributes, facts)
 

@@ -28,6 +28,8 @@ __all__ = ["Options", "Pipeline"]
 
 logger = logging.getLogger(__name__)
 
+_MAX_OWED = 10_000
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -104,6 +106,8 @@ class Pipeline:
         # Traces with open spans and without, each in order of last activity.
         self._open: OrderedDict[bytes, Trace] = OrderedDict()
         self._idle: OrderedDict[bytes, Trace] = OrderedDict()
+        # Spans that a placeholder stands for, whose trace is forgotten: when they end at last, they replace it.
+        self._owed: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
         self._nodes = 0
         self._calls = Calls(self._emit, self._generation_above, options.join_timeout)
         self._ceiling = int(options.sample_rate * 2**64)
@@ -329,6 +333,17 @@ class Pipeline:
 
     # -------------------------------------------------------------------------------------- upkeep
 
+    def note_sdk_limits(self, dropped: int, cut: int) -> None:
+        """Counts what the SDK's attribute limits took from a span before it came here."""
+        self._counters.count("attributes_dropped_by_sdk", dropped)
+        self._counters.count("attributes_cut_by_sdk", cut)
+        if dropped:
+            self._report(
+                "the SDK dropped attributes of a span, the oldest first; raise OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT (128)"
+            )
+        if cut:
+            self._report("the SDK cut attributes at OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT; raise it, or leave it unset")
+
     def tick(self) -> None:
         """Ends waits that are over and forgets traces that are done; call about once a second."""
         now = self._clock()
@@ -353,8 +368,9 @@ class Pipeline:
     def _forget(self, trace: Trace) -> None:
         """Lets go of a trace; promised spans that never ended get a placeholder row."""
         self._calls.release_trace(trace.trace_id)
-        for node in list(trace.nodes.values()):
-            if node.open and node.promised:
+        # A placeholder promises its own parent, which may be open too: children first, until nothing is owed.
+        while owed := [node for node in reversed(trace.nodes.values()) if node.open and node.promised]:
+            for node in owed:
                 self._placeholder(node)
         self._counters.count("left_out", sum(node.pending is not None for node in trace.entries))
         self._joiner.forget_trace(trace.trace_id, trace.nodes)
@@ -365,11 +381,14 @@ class Pipeline:
     def _placeholder(self, node: Node) -> None:
         """A row for a span that others stand below: same id and start, marked incomplete; the real one replaces it."""
         view = self._view_of(node)
+        node.open = False
         if view is None:
             return
         self._counters.count("placeholders")
+        self._owed[view.trace_id, view.span_id] = None
+        if len(self._owed) > _MAX_OWED:
+            self._owed.popitem(last=False)
         facts = self._read(view)
-        node.open = False
         end_ns = view.end_ns or max(view.start_ns, time.time_ns())
         self._emit(node, replace(view, end_ns=end_ns), facts, {"incomplete": "true"})
 
@@ -378,13 +397,18 @@ class Pipeline:
         if trace is not None:
             self._open.move_to_end(trace_id)
         else:
-            trace = self._open[trace_id] = self._idle.pop(trace_id, None) or Trace(trace_id)
+            trace = self._idle.pop(trace_id) if trace_id in self._idle else Trace(trace_id)
+            self._open[trace_id] = trace
         trace.last_seen = self._clock()
         return trace
 
     def _add(self, trace: Trace, span_id: bytes, parent_id: bytes, start_ns: int) -> Node:
         self._nodes += 1
-        return trace.add(span_id, parent_id, start_ns)
+        node = trace.add(span_id, parent_id, start_ns)
+        if self._owed and (trace.trace_id, span_id) in self._owed:
+            del self._owed[trace.trace_id, span_id]
+            node.promised = True
+        return node
 
     def _sampled(self, trace_id: bytes) -> bool:
         return self._options.sample_rate >= 1.0 or int.from_bytes(trace_id[8:], "big") < self._ceiling
@@ -397,7 +421,7 @@ class Pipeline:
         if self._may_log("environment"):
             shown = contexts.normalise_environment(given)
             logger.warning(
-                "otel-langfuse: Langfuse shows the environment %r as %r; use lower-case letters, digits, - and _, at most 40",
+                "otel-langfuse: Langfuse shows environment %r as %r; it allows 40 lower-case letters, digits, - and _",
                 given[:60],
                 shown,
             )

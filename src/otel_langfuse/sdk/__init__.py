@@ -1,0 +1,1 @@
+"""In process: what an application's OpenTelemetry SDK calls, and the one worker behind it."""

@@ -1,0 +1,78 @@
+"""The way from the other backend to Langfuse: ``langfuse.trace.url`` on the first GenAI span and on the entry span.
+
+Runs on the application's thread at each span start, so it knows no more than scope names and attribute prefixes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from opentelemetry.sdk.trace import Span
+from opentelemetry.trace import SpanContext
+
+__all__ = ["URL_KEY", "TraceLinks", "looks_like_genai"]
+
+URL_KEY = "langfuse.trace.url"
+_MAX_TRACES = 10_000
+
+# Scopes of instrumentations whose spans are GenAI; others are recognised by the attributes they start with.
+_SCOPES = (
+    "opentelemetry.instrumentation.openai",
+    "opentelemetry.instrumentation.genai.",
+    "opentelemetry.instrumentation.anthropic",
+    "opentelemetry.instrumentation.langchain",
+    "opentelemetry.instrumentation.google_generativeai",
+    "opentelemetry.util.genai",
+    "openinference.instrumentation",
+    "traceloop.tracer",
+    "langfuse-sdk",
+    "pydantic-ai",
+    "openlit",
+)
+_KEYS = ("gen_ai.", "llm.", "openinference.", "traceloop.span.", "langfuse.observation.")
+
+
+def looks_like_genai(span: Span) -> bool:
+    """Whether scope or start attributes say that a span is GenAI."""
+    scope = span.instrumentation_scope
+    if scope is not None and scope.name.startswith(_SCOPES):
+        return True
+    attributes = span.attributes
+    return bool(attributes) and any(key.startswith(_KEYS) for key in attributes or ())
+
+
+class TraceLinks:
+    """Remembers the entry span of each open trace until its first GenAI span starts.
+
+    Args:
+        base_url: Langfuse's address; ``<base_url>/trace/<trace id>`` redirects to the right project.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self._entries: OrderedDict[int, tuple[Span, bool]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def started(self, span: Span, genai: bool) -> None:
+        """Links the trace when its first GenAI span starts."""
+        context = span.context
+        if context is None:
+            return
+        with self._lock:
+            entry, linked = self._entries.get(context.trace_id, (span, False))
+            self._entries[context.trace_id] = (entry, linked or genai)
+            if len(self._entries) > _MAX_TRACES:
+                self._entries.popitem(last=False)
+        if genai and not linked:
+            url = f"{self._base_url}/trace/{context.trace_id:032x}"
+            span.set_attribute(URL_KEY, url)
+            if entry is not span and entry.is_recording():
+                entry.set_attribute(URL_KEY, url)
+
+    def ended(self, context: SpanContext) -> None:
+        """Forgets a trace when its entry span ends."""
+        known = self._entries.get(context.trace_id)
+        if known is not None and known[0].context is not None and known[0].context.span_id == context.span_id:
+            with self._lock:
+                self._entries.pop(context.trace_id, None)

@@ -1,0 +1,77 @@
+"""SDK spans that may still be open, what they weigh, and what the SDK's limits took from them."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+from opentelemetry.sdk.environment_variables import (
+    OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT,
+    OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT,
+)
+from opentelemetry.sdk.trace import ReadableSpan
+
+from otel_langfuse.model import SpanView
+from otel_langfuse.views.sdk import span_view
+
+__all__ = ["LiveSpan", "lost_to_limits", "weight"]
+
+_SPAN_BYTES = 1024  # what a span holds besides its texts, roughly
+_ATTRIBUTE_BYTES = 64
+
+
+class LiveSpan:
+    """Looks at a span without changing it; a look that would find nothing new costs next to nothing.
+
+    Holds the span until it is looked at after its end or the pipeline lets go.
+    """
+
+    __slots__ = ("_seen", "_span")
+
+    def __init__(self, span: ReadableSpan) -> None:
+        self._span = span
+        self._seen = -1
+
+    def look(self) -> SpanView | None:
+        """The span as it is now; ``None`` if no attribute has come since the last look."""
+        attributes = self._span.attributes
+        size = len(attributes) if attributes is not None else 0
+        if size == self._seen:
+            return None
+        self._seen = size
+        return span_view(self._span)
+
+    def peek(self) -> SpanView | None:
+        """The span as it is now."""
+        return span_view(self._span)
+
+
+def weight(span: ReadableSpan) -> int:
+    """Bytes that an ended span holds, estimated: exact for texts, a guess for the rest."""
+    total = _SPAN_BYTES
+    attributes = span.attributes
+    if attributes:
+        for value in attributes.values():
+            total += len(value) + _ATTRIBUTE_BYTES if isinstance(value, (str, bytes, tuple)) else _ATTRIBUTE_BYTES
+    for event in span.events:
+        for value in (event.attributes or {}).values():
+            total += len(value) + _ATTRIBUTE_BYTES if isinstance(value, (str, bytes, tuple)) else _ATTRIBUTE_BYTES
+    return total
+
+
+def lost_to_limits(span: ReadableSpan) -> tuple[int, int]:
+    """How many attributes the SDK dropped beyond its number limit, and how many it cut at its length limit."""
+    limit = _length_limit()
+    cut = 0
+    if limit and span.attributes:
+        cut = sum(1 for value in span.attributes.values() if isinstance(value, str) and len(value) == limit)
+    return span.dropped_attributes, cut
+
+
+@cache
+def _length_limit() -> int:
+    for name in (OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT):
+        text = os.environ.get(name, "").strip()
+        if text.isdigit():
+            return int(text)
+    return 0
