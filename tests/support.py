@@ -89,10 +89,7 @@ class Out:
     def parents(self) -> dict[int, int | None]:
         """Span number to its parent's, as written."""
         number = int.from_bytes
-        return {
-            number(row.view.span_id, "big"): number(row.parent_id, "big") if row.parent_id else None
-            for row in self.rows
-        }
+        return {number(row.view.span_id, "big"): number(row.parent_id, "big") if row.parent_id else None for row in self.rows}
 
 
 def convert_all(views: Sequence[SpanView], records: Iterable[LogView] = (), **options: Any) -> Out:
@@ -117,7 +114,7 @@ class Still:
 
 def started(view: SpanView, *, visible: bool = True) -> SpanStart:
     """The start of a span; ``visible`` says whether its attributes are set from the beginning."""
-    return SpanStart(view.trace_id, view.span_id, view.parent_id, view.start_ns, Still(view, visible))
+    return SpanStart(view.trace_id, view.span_id, view.parent_id, view.start_ns, view.scope_name, Still(view, visible))
 
 
 def load(case: Path) -> tuple[bytes, bytes | None]:

@@ -268,12 +268,14 @@ class Facts:
     """What readers found in one span; ``None`` or empty means that nothing was said.
 
     One reader fills one ``Facts``; `dialects.merge` combines them field by field. ``consumed`` are the attribute keys
-    whose content is represented by a field; all other attributes become metadata.
+    whose content is represented by a field; all other attributes become metadata. ``noise`` is a span that gets no row;
+    if it ``donates``, what it knows goes to its parent.
     """
 
     dialect: str = ""
     recognised: bool = True
     noise: bool = False
+    donates: bool = False
     type: ObservationType | None = None
     name: str | None = None
     operation: str | None = None
@@ -288,6 +290,7 @@ class Facts:
     tools: list[Json] | None = None
     usage: Usage | None = None
     cost: dict[str, float] | None = None
+    started_ns: int | None = None
     first_token_ns: int | None = None
     prompt: PromptLink | None = None
     level: str | None = None

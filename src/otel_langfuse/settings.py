@@ -119,12 +119,8 @@ class Settings:
         number_reader(0.001, _DAY),
         "Longest time in seconds before finished spans are sent.",
     )
-    flush_at: int = _field(
-        512, "LANGFUSE_FLUSH_AT", read_count, "Number of finished spans that are sent without waiting."
-    )
-    timeout: float = _field(
-        5.0, "LANGFUSE_TIMEOUT", number_reader(0.001, _DAY), "Time in seconds that one request may take."
-    )
+    flush_at: int = _field(512, "LANGFUSE_FLUSH_AT", read_count, "Number of finished spans that are sent without waiting.")
+    timeout: float = _field(5.0, "LANGFUSE_TIMEOUT", number_reader(0.001, _DAY), "Time in seconds that one request may take.")
     sample_rate: float = _field(
         1.0, "LANGFUSE_SAMPLE_RATE", number_reader(0.0, 1.0), "Share of traces that Langfuse gets, chosen by trace id."
     )
@@ -185,9 +181,7 @@ class Settings:
         read_flag,
         "Set `langfuse.trace.url` on the given spans, as the link to Langfuse.",
     )
-    baggage: bool = _field(
-        False, "OTEL_LANGFUSE_BAGGAGE", read_flag, "Read user, session and tags from W3C baggage as well."
-    )
+    baggage: bool = _field(False, "OTEL_LANGFUSE_BAGGAGE", read_flag, "Read user, session and tags from W3C baggage as well.")
     queue_bytes: int = _field(
         256 << 20, "OTEL_LANGFUSE_QUEUE_BYTES", read_size, "Most memory that unsent spans may take.", text="256MiB"
     )
@@ -231,9 +225,7 @@ class Settings:
         for name in keywords:
             if name not in fields:
                 raise TypeError(f"{name!r} is no setting{nearest(name, fields)}")
-        settings = cls(
-            **{name: _resolve(field, keywords.get(name), environ, strict=strict) for name, field in fields.items()}
-        )
+        settings = cls(**{name: _resolve(field, keywords.get(name), environ, strict=strict) for name, field in fields.items()})
         if (settings.public_key or "").startswith("sk-lf-") or (settings.secret_key or "").startswith("pk-lf-"):
             logger.warning(
                 "otel-langfuse: LANGFUSE_PUBLIC_KEY (pk-lf-…) and LANGFUSE_SECRET_KEY (sk-lf-…) look swapped;"
@@ -296,9 +288,7 @@ class Settings:
             names = ", ".join(f"`{name}`" for name in field.metadata["env"])
             default = field.metadata["default"]
             default = default if default == "not set" else f"`{default}`"
-            rows.append(
-                f"| `{field.name}` | {names} | {default} | {field.metadata['doc'].replace('|', chr(92) + '|')} |"
-            )
+            rows.append(f"| `{field.name}` | {names} | {default} | {field.metadata['doc'].replace('|', chr(92) + '|')} |")
         return "\n".join(rows)
 
 

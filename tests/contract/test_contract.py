@@ -167,9 +167,7 @@ def test_rule_3_a_local_parent_with_a_remote_flag_is_found_by_its_id(bench: Benc
     with bench.tracer.start_as_current_span("turn") as turn:
         context = turn.get_span_context()
         flagged = SpanContext(context.trace_id, context.span_id, is_remote=True, trace_flags=context.trace_flags)
-        with bench.genai.start_as_current_span(
-            "chat", context=set_span_in_context(NonRecordingSpan(flagged)), attributes=CALL
-        ):
+        with bench.genai.start_as_current_span("chat", context=set_span_in_context(NonRecordingSpan(flagged)), attributes=CALL):
             pass
     rows = bench.flush()
     assert rows["chat"]["parent"] == rows["turn"]["id"]
@@ -258,9 +256,7 @@ def test_rule_5_precedence(bench: Bench) -> None:
     assert (row["langfuse.user.id"], row["langfuse.session.id"]) == ("propagated", "span")
 
 
-def test_rule_5_environment_is_normalised_and_said_once(
-    langfuse: FakeLangfuse, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rule_5_environment_is_normalised_and_said_once(langfuse: FakeLangfuse, caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(langfuse, environment="Staging")
     with caplog.at_level(logging.WARNING):
         with bench.tracer.start_as_current_span("turn"):

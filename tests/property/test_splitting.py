@@ -130,9 +130,7 @@ def test_large_requests_are_split(lengths: list[int], limit: int, faults: str) -
     assert server.times == dict.fromkeys(range(len(lengths)), 1)
     assert ends == {"delivered": len(lengths)}
     cut_indexes = {int(span.name) for span in server.stored if "[cut by" in span.attributes[0].value.string_value}
-    assert cut_indexes == {
-        index for index, span in enumerate(spans) if len(seal([span], compressed=False).body) > limit
-    }
+    assert cut_indexes == {index for index, span in enumerate(spans) if len(seal([span], compressed=False).body) > limit}
     assert counters.counts.get("cut_spans", 0) >= len(cut_indexes)
     assert {span.attributes[1].value.string_value for span in server.stored} == {"someone"}
 

@@ -45,9 +45,7 @@ def shapes(draw: st.DrawFn, min_genai: int = 0) -> Shape:
     for number in range(2, size + 1):
         parents[number] = draw(st.integers(1, number - 1))
     numbers = st.sets(st.sampled_from(sorted(parents)), min_size=min_genai)
-    return Shape(
-        parents, frozenset(draw(numbers)), frozenset(draw(numbers)), tuple(draw(st.permutations(sorted(parents))))
-    )
+    return Shape(parents, frozenset(draw(numbers)), frozenset(draw(numbers)), tuple(draw(st.permutations(sorted(parents)))))
 
 
 def check(shape: Shape, out: Out) -> None:

@@ -32,9 +32,7 @@ def test_no_bucket_is_negative_and_the_total_is_the_sum(usage: Usage) -> None:
     assert bool(found) == any(count is not None for count in (usage.input, usage.output, usage.total))
 
 
-@given(
-    st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6)
-)
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 10**6))
 def test_inclusive_and_exclusive_sources_give_the_same_buckets(
     fresh: int, cached: int, written: int, visible: int, reasoning: int
 ) -> None:

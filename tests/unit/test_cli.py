@@ -75,17 +75,13 @@ def test_settings_prints_the_table() -> None:
     assert run("settings").stdout == Settings.table() + "\n"
 
 
-def test_without_click_it_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_click_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "click", None)
     monkeypatch.delitem(sys.modules, "otel_langfuse.commands")
     with pytest.raises(SystemExit) as end:
         cli.main()
     assert end.value.code == 2
-    assert capsys.readouterr().err == (
-        "otel-langfuse's command line needs click and rich: pip install 'otel-langfuse[cli]'\n"
-    )
+    assert capsys.readouterr().err == ("otel-langfuse's command line needs click and rich: pip install 'otel-langfuse[cli]'\n")
 
 
 def test_another_missing_module_is_not_blamed_on_click(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,9 +155,7 @@ def test_convert_writes_the_payload_and_a_summary(tmp_path: Path) -> None:
 def test_convert_takes_log_records(tmp_path: Path) -> None:
     (tmp_path / "in.pb").write_bytes(recording("chat a"))
     (tmp_path / "logs.pb").write_bytes(b"")
-    result = run(
-        "convert", "--traces", tmp_path / "in.pb", "--logs", tmp_path / "logs.pb", "--out", tmp_path / "out.pb"
-    )
+    result = run("convert", "--traces", tmp_path / "in.pb", "--logs", tmp_path / "logs.pb", "--out", tmp_path / "out.pb")
     assert result.exit_code == 0, result.stderr
     assert (tmp_path / "out.pb").exists()
 

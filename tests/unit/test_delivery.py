@@ -214,9 +214,7 @@ def test_one_bad_span_does_not_cost_its_batch(server: FakeLangfuse, http: HttpTr
     assert counters.counts["split_requests"] >= 1
 
 
-def test_too_large_a_request_is_split_and_too_large_a_span_cut(
-    server: FakeLangfuse, http: HttpTransport, make: Make
-) -> None:
+def test_too_large_a_request_is_split_and_too_large_a_span_cut(server: FakeLangfuse, http: HttpTransport, make: Make) -> None:
     counters = Counters()
     delivery = make(http, counters=counters, compress=False)
     server.limit_bytes(6000)
@@ -252,9 +250,7 @@ def test_a_span_that_stays_too_large_is_dropped(server: FakeLangfuse, http: Http
         (hang(), False),
     ],
 )
-def test_the_same_bytes_go_again(
-    server: FakeLangfuse, http: HttpTransport, make: Make, behaviour: Reply, known: bool
-) -> None:
+def test_the_same_bytes_go_again(server: FakeLangfuse, http: HttpTransport, make: Make, behaviour: Reply, known: bool) -> None:
     counters = Counters()
     delivery = make(http, counters=counters, timeout=0.3, random=hardly)
     server.script([behaviour])
@@ -278,9 +274,7 @@ def test_stored_and_then_reset_is_counted_as_ambiguous(server: FakeLangfuse, htt
     assert (counters.counts["ambiguous_resend"], counters.counts["sent"]) == (2, 2)
 
 
-def test_slow_body_after_success_is_no_reason_to_send_again(
-    server: FakeLangfuse, http: HttpTransport, make: Make
-) -> None:
+def test_slow_body_after_success_is_no_reason_to_send_again(server: FakeLangfuse, http: HttpTransport, make: Make) -> None:
     counters = Counters()
     delivery = make(http, counters=counters, timeout=0.3)
     server.script([slow_body()])

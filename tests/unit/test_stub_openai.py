@@ -186,9 +186,7 @@ def test_a_stream_ends_with_usage_when_asked_to(client: OpenAI) -> None:
 
 
 def test_tool_calls_stream_in_pieces_that_the_sdk_puts_together(client: OpenAI) -> None:
-    with client.chat.completions.stream(
-        model=MODEL, messages=ask("Compare Vienna and Oslo"), tools=CHAT_TOOLS
-    ) as stream:
+    with client.chat.completions.stream(model=MODEL, messages=ask("Compare Vienna and Oslo"), tools=CHAT_TOOLS) as stream:
         final = stream.get_final_completion()
     calls = final.choices[0].message.tool_calls
     assert [json.loads(call.function.arguments)["city"] for call in calls] == ["Vienna", "Oslo"]
@@ -267,9 +265,7 @@ def test_streamed_responses_end_with_what_a_plain_one_gives(client: OpenAI, ques
 
 def test_embeddings_are_unit_vectors_that_depend_on_the_text(client: OpenAI) -> None:
     answer = client.embeddings.create(model="text-embedding-3-small", input=["one two", "three"], dimensions=16)
-    plain = client.embeddings.create(
-        model="text-embedding-3-small", input="one two", dimensions=16, encoding_format="float"
-    )
+    plain = client.embeddings.create(model="text-embedding-3-small", input="one two", dimensions=16, encoding_format="float")
     first, second = (item.embedding for item in answer.data)
     assert first == pytest.approx(plain.data[0].embedding)
     assert first != second
@@ -359,9 +355,7 @@ def test_models_and_pings_are_answered(stub: StubOpenAI, client: OpenAI) -> None
         ("POST", "/v1/chat/completions", b'{"model": "x"}', 400),
     ],
 )
-def test_bad_requests_get_an_openai_error(
-    stub: StubOpenAI, method: str, path: str, content: bytes | None, status: int
-) -> None:
+def test_bad_requests_get_an_openai_error(stub: StubOpenAI, method: str, path: str, content: bytes | None, status: int) -> None:
     answer = httpx.request(method, stub.root + path, content=content, trust_env=False)
     assert answer.status_code == status
     assert answer.json()["error"]["type"] == "invalid_request_error"

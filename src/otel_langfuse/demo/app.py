@@ -63,9 +63,7 @@ class Answer(BaseModel):
 @app.post("/ask")
 def ask(question: Question) -> Answer:
     """Answers a question: two queries, one HTTP call and five calls of models, one of which fails."""
-    with propagate_attributes(
-        user_id=question.user, session_id=question.session, tags=["demo"], trace_name="travel-assistant"
-    ):
+    with propagate_attributes(user_id=question.user, session_id=question.session, tags=["demo"], trace_name="travel-assistant"):
         remember(question)
         check_weather_service()
         find_similar(question.text)

@@ -89,9 +89,7 @@ def _once(name: str, rows: Sequence[Row]) -> Check:
 
 def _langfuse(seen: Seen, rows: Sequence[Row]) -> Iterator[Check]:
     noise = [row for row in rows if row.parent_id and is_noise(row)]
-    yield Check(
-        "No HTTP or database noise in Langfuse", bool(rows) and not noise, f"{len(noise)} such rows below the entry"
-    )
+    yield Check("No HTTP or database noise in Langfuse", bool(rows) and not noise, f"{len(noise)} such rows below the entry")
     roots = [row for row in rows if not row.parent_id]
     orphans = {row.parent_id for row in rows if row.parent_id} - {row.span_id for row in rows}
     whole = bool(rows) and len(roots) == len(_traces(rows)) and not orphans

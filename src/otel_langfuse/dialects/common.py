@@ -6,7 +6,7 @@ Source: semantic conventions ``user.id``, ``session.id``, ``enduser.id``, ``erro
 
 from __future__ import annotations
 
-from otel_langfuse.dialects.reading import Row, Table, as_text
+from otel_langfuse.dialects.reading import Row, Table, as_identity, as_text
 from otel_langfuse.model import Facts, SpanView
 
 __all__ = ["NAME", "TABLE", "read"]
@@ -15,9 +15,9 @@ NAME = "any span"
 
 TABLE = Table(
     (
-        Row("user.id", "user"),
-        Row("enduser.id", "user"),
-        Row("session.id", "session"),
+        Row("user.id", "user", as_identity),
+        Row("enduser.id", "user", as_identity),
+        Row("session.id", "session", as_identity),
         Row("deployment.environment.name", "environment"),
         Row("deployment.environment", "environment"),
     )
@@ -39,14 +39,8 @@ def read(view: SpanView) -> Facts | None:
 def _error(view: SpanView, facts: Facts, has_exception: bool) -> None:
     exception = next((event for event in reversed(view.events) if event.name == "exception"), None)
     details = exception.attributes if exception is not None else {}
-    message = (
-        view.status_message
-        or as_text(details.get("exception.message"))
-        or as_text(view.attributes.get("error.message"))
-    )
-    facts.status_message = (
-        message or as_text(view.attributes.get("error.type")) or as_text(details.get("exception.type"))
-    )
+    message = view.status_message or as_text(details.get("exception.message")) or as_text(view.attributes.get("error.message"))
+    facts.status_message = message or as_text(view.attributes.get("error.type")) or as_text(details.get("exception.type"))
     facts.level = "ERROR"
     if has_exception:
         for key in ("exception.type", "exception.stacktrace"):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from otel_langfuse.dialects.chat import raw_content
+from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
 from otel_langfuse.dialects.reading import Row, Table, as_flag, as_integer, as_number, as_text, dump, finite, load
-from otel_langfuse.model import Facts, ObservationType, PromptLink, SpanView, Usage, Value
+from otel_langfuse.model import Facts, Json, ObservationType, PromptLink, Raw, SpanView, Usage, Value
 
 __all__ = ["NAME", "TABLE", "read"]
 
@@ -145,6 +145,9 @@ def read(view: SpanView) -> Facts | None:
     TABLE.apply(view.attributes, facts)
     _prompt(view.attributes, facts)
     _whole_metadata(view.attributes, facts)
+    _thread(facts)
+    if facts.type is ObservationType.GENERATION and view.scope_name.startswith("langfuse-sdk"):
+        _langchain_shapes(facts)
     if facts.recognised and facts.type is None:
         facts.type = ObservationType.GENERATION if facts.response_model else ObservationType.SPAN
     for side in ("input", "output"):
@@ -185,3 +188,35 @@ def _trace_value(attributes: Mapping[str, Value], facts: Facts, side: str) -> No
         facts.consumed.add(key)
         if getattr(facts, side) is None:
             setattr(facts, side, raw_content(attributes[key]))
+
+
+def _thread(facts: Facts) -> None:
+    """LangGraph's thread is the conversation; the SDK writes it as JSON into metadata."""
+    for given in (facts.trace_metadata, facts.metadata):
+        raw = given.get("thread_id")
+        if raw:
+            named = load(raw)
+            facts.conversation = facts.conversation or (named if isinstance(named, str) else raw)
+
+
+def _langchain_shapes(facts: Facts) -> None:
+    """The SDK's LangChain callback files tool definitions as tool messages, and calls with ``args``.
+
+    Langfuse recognises neither, so these two shapes, and only these, are brought to the one shape of content.
+    """
+    if isinstance(facts.input, Raw) and '"role": "tool"' in facts.input.text and '"function"' in facts.input.text:
+        listed = load(facts.input.text)
+        if isinstance(listed, list):
+            tools = [item["content"] for item in listed if _is_misfiled_tool(item)]  # type: ignore[index, call-overload]
+            if tools:
+                facts.tools = as_tools(dump(tools))
+                facts.input = raw_content(dump([item for item in listed if not _is_misfiled_tool(item)]))
+    if isinstance(facts.output, Raw) and '"tool_calls"' in facts.output.text and '"args"' in facts.output.text:
+        opened = load(facts.output.text)
+        if isinstance(opened, dict):
+            facts.output = as_content({key: item for key, item in opened.items() if key != "additional_kwargs"}, "assistant")  # type: ignore[misc]
+
+
+def _is_misfiled_tool(item: Json) -> bool:
+    content = item.get("content") if isinstance(item, dict) and item.get("role") == "tool" else None
+    return isinstance(content, dict) and content.get("type") == "function" and isinstance(content.get("function"), dict)

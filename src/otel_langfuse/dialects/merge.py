@@ -10,7 +10,27 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from otel_langfuse.dialects import common, langfuse_native, openllmetry, otel_events, otel_genai
+from otel_langfuse.dialects import (
+    common,
+    genkit,
+    google_adk,
+    langfuse_native,
+    langsmith,
+    litellm,
+    livekit,
+    logfire,
+    mcp,
+    mlflow,
+    openinference,
+    openlit,
+    openllmetry,
+    otel_events,
+    otel_genai,
+    pydantic_ai,
+    semantic_kernel,
+    strands,
+    vercel,
+)
 from otel_langfuse.dialects.reading import Table
 from otel_langfuse.model import Facts, ObservationType, SpanView
 
@@ -26,19 +46,38 @@ class Dialect:
     table: Table
 
 
-DIALECTS: tuple[Dialect, ...] = (
-    Dialect(langfuse_native.NAME, langfuse_native.read, langfuse_native.TABLE),
-    Dialect(openllmetry.NAME, openllmetry.read, openllmetry.TABLE),
-    Dialect(otel_genai.NAME, otel_genai.read, otel_genai.TABLE),
-    Dialect(otel_events.NAME, otel_events.read, otel_events.TABLE),
-    Dialect(common.NAME, common.read, common.TABLE),
+# Order matters only where two readers know one span: what an instrumentation says in its own keys comes before what the
+# conventions' readers make of the same span. LiteLLM is first because it writes Langfuse's keys in shapes of its own.
+DIALECTS: tuple[Dialect, ...] = tuple(
+    Dialect(module.NAME, module.read, module.TABLE)
+    for module in (
+        litellm,
+        langfuse_native,
+        mcp,
+        vercel,
+        pydantic_ai,
+        logfire,
+        openlit,
+        strands,
+        google_adk,
+        semantic_kernel,
+        genkit,
+        langsmith,
+        mlflow,
+        livekit,
+        openinference,
+        openllmetry,
+        otel_genai,
+        otel_events,
+        common,
+    )
 )
 
 _FILLED = tuple(
     field.name
     for field in fields(Facts)
     if field.name
-    not in ("dialect", "recognised", "noise", "consumed", "parameters", "metadata", "trace_metadata", "passthrough")
+    not in ("dialect", "recognised", "noise", "donates", "consumed", "parameters", "metadata", "trace_metadata", "passthrough")
 )
 _KEYED = ("parameters", "metadata", "trace_metadata", "passthrough")
 
@@ -48,13 +87,24 @@ def read(view: SpanView) -> Facts:
     merged = merge([facts for dialect in DIALECTS if (facts := dialect.read(view)) is not None])
     if merged.recognised and merged.type is None:
         merged.type = ObservationType.SPAN
+    if merged.type is ObservationType.GENERATION and _never_called(view, merged):
+        merged.type = ObservationType.SPAN
     return merged
+
+
+def _never_called(view: SpanView, facts: Facts) -> bool:
+    """Whether the client refused its own arguments: then no request was made, and there is no call to show."""
+    if facts.level != "ERROR" or facts.response_id or facts.usage or facts.output:
+        return False
+    kinds = [view.attributes.get("error.type"), *(event.attributes.get("exception.type") for event in view.events)]
+    return any(isinstance(kind, str) and kind.rsplit(".", 1)[-1] == "TypeError" for kind in kinds)
 
 
 def merge(found: list[Facts]) -> Facts:
     """Combines facts, those of earlier readers first."""
     merged = Facts(dialect=next((facts.dialect for facts in found if facts.recognised), ""))
     merged.recognised = any(facts.recognised for facts in found)
+    merged.donates = any(facts.donates for facts in found)
     merged.noise = any(facts.noise for facts in found)
     for facts in found:
         for name in _FILLED:

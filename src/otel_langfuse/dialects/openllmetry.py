@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from otel_langfuse.dialects import otel_genai
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
+from otel_langfuse.dialects.operations import OPERATIONS
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_number, jsonable, load, unflatten
 from otel_langfuse.model import Facts, Json, ObservationType, PromptLink, SpanView, Value
 
@@ -28,7 +28,12 @@ TABLE = Table(
         Row("traceloop.entity.output", "output", raw_content),
         Row(_ASSOCIATED + "user_id", "user"),
         Row(_ASSOCIATED + "session_id", "session"),
+        Row(_ASSOCIATED + "langfuse_user_id", "user"),
+        Row(_ASSOCIATED + "langfuse_session_id", "session"),
+        Row(_ASSOCIATED + "thread_id", "conversation"),
         Row(_ASSOCIATED + "*", "trace_metadata"),
+        Row("gen_ai.task.input", "input", raw_content),
+        Row("gen_ai.task.output", "output", raw_content),
         Row("gen_ai.user", "user"),
         Row("llm.user", "user"),
         Row("gen_ai.system", "provider"),
@@ -78,6 +83,7 @@ _SURE_KEYS = (
     "llm.usage.total_tokens",
 )
 _NUMBERED = ("gen_ai.prompt.", "gen_ai.completion.")
+_STEP_TAGS = ("seq:step:", "graph:step:", "map:key:", "langsmith:")
 _POISON = "gen_ai.prompt.prompt_filter_results"  # Azure's content filter beside numbered messages
 
 
@@ -100,6 +106,8 @@ def read(view: SpanView) -> Facts | None:
     facts.name = _name(attributes, facts.type)
     _first_token(view, facts)
     _prompt(attributes, facts)
+    if view.scope_name == "opentelemetry.instrumentation.langchain":
+        _run_tags(attributes, facts)
     return facts
 
 
@@ -110,7 +118,7 @@ def _type(attributes: Mapping[str, Value]) -> ObservationType | None:
     operation = str(attributes.get("gen_ai.operation.name") or "")
     if operation in _OPERATIONS:
         return _OPERATIONS[operation]
-    if operation in otel_genai.OPERATIONS:
+    if operation in OPERATIONS:
         return None  # the conventions' reader says it
     return _REQUEST_TYPES.get(str(attributes.get("llm.request.type") or ""))
 
@@ -170,3 +178,12 @@ def _prompt(attributes: Mapping[str, Value], facts: Facts) -> None:
     number = as_integer(version)
     if registry == "langfuse" and isinstance(key, str) and number is not None:
         facts.prompt = PromptLink(key, str(number))
+
+
+def _run_tags(attributes: Mapping[str, Value], facts: Facts) -> None:
+    """A LangChain run's own tags stand in its input; the framework's step marks are left out."""
+    raw = attributes.get("traceloop.entity.input")
+    given = load(raw) if isinstance(raw, str) and '"tags"' in raw else None
+    listed = given.get("tags") if isinstance(given, dict) else None
+    if isinstance(listed, list):
+        facts.tags = tuple(tag for tag in listed if isinstance(tag, str) and not tag.startswith(_STEP_TAGS))

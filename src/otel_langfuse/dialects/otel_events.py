@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from otel_langfuse.dialects import otel_genai
 from otel_langfuse.dialects.chat import as_content, message
+from otel_langfuse.dialects.operations import OPERATIONS
 from otel_langfuse.dialects.reading import Row, Table, as_integer, jsonable, load
 from otel_langfuse.model import Chat, Facts, Json, Message, SpanView, Value
 
@@ -40,7 +40,7 @@ def read(view: SpanView) -> Facts | None:
         return None
     facts = Facts(dialect=NAME)
     TABLE.apply(view.attributes, facts)
-    known = otel_genai.OPERATIONS.get(facts.operation or "")
+    known = OPERATIONS.get(facts.operation or "")
     facts.type = known
     _read_messages(events, facts)
     return facts

@@ -7,31 +7,14 @@ span of an unknown instrumentation that keeps to the conventions comes out sensi
 from __future__ import annotations
 
 from otel_langfuse.dialects.chat import as_content, as_parts_text, as_tools, raw_content
-from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_number, as_seconds, as_text
+from otel_langfuse.dialects.operations import OPERATIONS
+from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_number, as_seconds, as_text, dump, jsonable
 from otel_langfuse.model import Facts, LogView, ObservationType, SpanView, Value
 
-__all__ = ["NAME", "OPERATIONS", "TABLE", "read"]
+__all__ = ["NAME", "TABLE", "read"]
 
 NAME = "otel-genai"
 DETAILS_EVENT = "gen_ai.client.inference.operation.details"
-
-OPERATIONS = {
-    "chat": ObservationType.GENERATION,
-    "completion": ObservationType.GENERATION,
-    "text_completion": ObservationType.GENERATION,
-    "generate_content": ObservationType.GENERATION,
-    "generate": ObservationType.GENERATION,
-    "embeddings": ObservationType.EMBEDDING,
-    "invoke_agent": ObservationType.AGENT,
-    "create_agent": ObservationType.AGENT,
-    "agent_step": ObservationType.AGENT,
-    "execute_tool": ObservationType.TOOL,
-    "retrieval": ObservationType.RETRIEVER,
-    "search_memory": ObservationType.RETRIEVER,
-    "invoke_workflow": ObservationType.CHAIN,
-    "plan": ObservationType.CHAIN,
-    "execute_task": ObservationType.CHAIN,
-}
 
 
 def _assistant(value: Value) -> object:
@@ -67,6 +50,7 @@ TABLE = Table(
         Row("gen_ai.usage.cache_write.input_tokens", "usage.cache_write", as_integer),
         Row("gen_ai.usage.cache_creation.input_tokens", "usage.cache_write", as_integer),
         Row("gen_ai.usage.reasoning.output_tokens", "usage.reasoning", as_integer),
+        Row("gen_ai.usage.reasoning_tokens", "usage.reasoning", as_integer),
         Row("gen_ai.usage.audio.input_tokens", "usage.audio_input", as_integer),
         Row("gen_ai.usage.audio.output_tokens", "usage.audio_output", as_integer),
         Row("gen_ai.request.stream", "metadata.stream"),
@@ -94,6 +78,7 @@ def read(view: SpanView) -> Facts | None:
         facts.provider = as_text(attributes.get("gen_ai.system"))
     _first_token(view, facts)
     _prompt_template(view, facts)
+    _prompt_variables(view, facts)
     return facts
 
 
@@ -120,10 +105,12 @@ def _type(facts: Facts) -> ObservationType | None:
 
 
 def _first_token(view: SpanView, facts: Facts) -> None:
-    seconds = as_seconds(view.attributes.get("gen_ai.response.time_to_first_chunk"))
-    if seconds is not None and view.start_ns:
-        facts.first_token_ns = view.start_ns + int(seconds * 1e9)
-        facts.consumed.add("gen_ai.response.time_to_first_chunk")
+    for key in ("gen_ai.response.time_to_first_chunk", "gen_ai.client.operation.time_to_first_chunk"):
+        seconds = as_seconds(view.attributes.get(key))
+        if seconds is not None and view.start_ns:
+            facts.first_token_ns = view.start_ns + int(seconds * 1e9)
+            facts.consumed.add(key)
+            return
 
 
 def _prompt_template(view: SpanView, facts: Facts) -> None:
@@ -135,3 +122,12 @@ def _prompt_template(view: SpanView, facts: Facts) -> None:
 
         facts.prompt = PromptLink(name, str(int(number)))
         facts.consumed |= {"gen_ai.prompt.name", "gen_ai.prompt.version"}
+
+
+def _prompt_variables(view: SpanView, facts: Facts) -> None:
+    """Variables of a prompt template are the input of a span that has no other."""
+    prefix = "gen_ai.prompt.variable."
+    found = {key[len(prefix) :]: jsonable(value) for key, value in view.attributes.items() if key.startswith(prefix)}
+    if found:
+        facts.consumed |= {prefix + name for name in found}
+        facts.input = facts.input or raw_content(dump(found))

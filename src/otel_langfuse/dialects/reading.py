@@ -18,6 +18,7 @@ __all__ = [
     "Row",
     "Table",
     "as_flag",
+    "as_identity",
     "as_integer",
     "as_json",
     "as_number",
@@ -108,6 +109,12 @@ def as_text(value: Value) -> str | None:
     if isinstance(value, (list, dict)) and value:
         return dump(jsonable(value))
     return None
+
+
+def as_identity(value: Value) -> str | None:
+    """A user's or session's id; a scrubber's placeholder is none."""
+    text = as_text(value)
+    return None if text is None or text.startswith("[Scrubbed due to") else text
 
 
 def as_integer(value: Value) -> int | None:

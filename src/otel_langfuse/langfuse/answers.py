@@ -179,9 +179,7 @@ def _keys_sentence(endpoint: Endpoint) -> str:
             if not plausible
         ]
         cause = f"the keys are wrong or swapped ({' and '.join(wrong)})"
-    return (
-        f"{cause}; a key pair works in one region only, {_REGIONS}: check that LANGFUSE_BASE_URL is the one of the keys"
-    )
+    return f"{cause}; a key pair works in one region only, {_REGIONS}: check that LANGFUSE_BASE_URL is the one of the keys"
 
 
 def _retry_after(value: str, wall_clock: Callable[[], float]) -> float | None:

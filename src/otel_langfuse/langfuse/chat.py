@@ -128,9 +128,7 @@ def _answer(part: ToolResponse) -> Json:
 
 
 def _call(part: ToolCall) -> Json:
-    arguments = (
-        part.arguments if isinstance(part.arguments, str) else dump({} if part.arguments is None else part.arguments)
-    )
+    arguments = part.arguments if isinstance(part.arguments, str) else dump({} if part.arguments is None else part.arguments)
     out: dict[str, Json] = {"type": "function", "function": {"name": part.name, "arguments": arguments}}
     return {"id": part.id, **out} if part.id else out
 

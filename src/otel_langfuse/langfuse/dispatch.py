@@ -175,6 +175,4 @@ class Dispatcher:
 
 
 def _drop(request: Request, verdict: Verdict, pause: float = 0.0) -> Outcome:
-    return Outcome(
-        dropped=request.spans, reason=verdict.reason, message=verdict.message, status=verdict.status, pause=pause
-    )
+    return Outcome(dropped=request.spans, reason=verdict.reason, message=verdict.message, status=verdict.status, pause=pause)

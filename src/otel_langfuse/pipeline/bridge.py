@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from otel_langfuse import dialects
 from otel_langfuse.counters import Counters, OncePerInterval
+from otel_langfuse.dialects.merge import merge
 from otel_langfuse.model import Facts, LogView, ObservationType, SpanView
 from otel_langfuse.pipeline import context as contexts
 from otel_langfuse.pipeline.calls import Calls
@@ -109,7 +110,8 @@ class Pipeline:
         # Spans that a placeholder stands for, whose trace is forgotten: when they end at last, they replace it.
         self._owed: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
         self._nodes = 0
-        self._calls = Calls(self._emit, self._generation_above, options.join_timeout)
+        self._open_scopes: Counter[str] = Counter()
+        self._calls = Calls(self._emit, self._generation_above, lambda: self._open_scopes, self._share, options.join_timeout)
         self._ceiling = int(options.sample_rate * 2**64)
 
     # --------------------------------------------------------------------------------------- arrivals
@@ -123,6 +125,7 @@ class Pipeline:
             return
         node = self._add(trace, start.span_id, start.parent_id, start.start_ns)
         node.start = start
+        self._open_scopes[start.scope] += 1
 
     def content(self, record: LogView) -> None:
         """Notes content for a span that has not ended yet."""
@@ -138,13 +141,22 @@ class Pipeline:
         trace = self._trace(view.trace_id)
         node = trace.nodes.get(view.span_id) or self._add(trace, view.span_id, view.parent_id, view.start_ns)
         if node.open:
-            node.open = False
             trace.open -= 1
+            self._close(node)
             self._settle(node, self._complete(node, view))
         else:
             self._counters.count("repeated_span")
         if not trace.open:
             self._idle[trace.trace_id] = self._open.pop(trace.trace_id)
+
+    def _close(self, node: Node) -> None:
+        node.open = False
+        if node.start is not None:
+            left = self._open_scopes[node.start.scope] - 1
+            if left > 0:
+                self._open_scopes[node.start.scope] = left
+            else:
+                del self._open_scopes[node.start.scope]
 
     def _complete(self, node: Node, view: SpanView) -> SpanView:
         """The span with joined content and with the start attributes that the SDK dropped since."""
@@ -157,6 +169,13 @@ class Pipeline:
 
     def _settle(self, node: Node, view: SpanView) -> None:
         facts = self._read(view)
+        if facts.donates and node.parent is not None:
+            node.parent.donated = facts
+        if node.donated is not None:
+            consumed = facts.consumed
+            given, node.donated = replace(node.donated, noise=False, donates=False), None
+            facts = merge([facts, given])
+            facts.consumed = consumed
         keep = self._policy.keeps(view, facts)
         self._recognise(node, view, facts, keep)
         if keep and facts.type is not None and facts.type.is_model_call:
@@ -213,6 +232,8 @@ class Pipeline:
         if node.written:
             return
         node.written = node.kept = True
+        if facts.started_ns is not None:
+            view = replace(view, start_ns=facts.started_ns)
         node.type = facts.type or node.type
         facts = self._own_usage(node, facts)
         parent = kept_parent(node, self._look)
@@ -292,7 +313,7 @@ class Pipeline:
         """What holds for a span when it is written; what it says itself is noted on the entry."""
         layers: list[Context | None] = [node.propagated, node.own]
         for ancestor in node.ancestors():
-            if ancestor.kept or ancestor.promised:
+            if ancestor.kept or ancestor.promised or ancestor.is_entry:
                 self._look(ancestor)
                 layers += (ancestor.propagated, ancestor.own)
         if node.is_entry:
@@ -308,6 +329,14 @@ class Pipeline:
         if found.environment and contexts.normalise_environment(found.environment) != found.environment:
             self._report_environment(found.environment)
         return found
+
+    def _share(self, survivor: Node, other: Node) -> None:
+        """Gives a duplicate in a trace of its own the context of the call that it repeats."""
+        layers: list[Context | None] = [other.entry.found, survivor.propagated, survivor.own]
+        for ancestor in survivor.ancestors():
+            layers += (ancestor.propagated, ancestor.own)
+        found = contexts.combine((*layers, survivor.entry.found))
+        other.entry.found = replace(found, trace_name=None, workflow=None, release=None, version=None, environment=None)
 
     def _trace_name(self, node: Node, view: SpanView, found: Context) -> str | None:
         """The strongest name known so far: given, then the workflow's, then the entry span's."""
@@ -338,9 +367,7 @@ class Pipeline:
         self._counters.count("attributes_dropped_by_sdk", dropped)
         self._counters.count("attributes_cut_by_sdk", cut)
         if dropped:
-            self._report(
-                "the SDK dropped attributes of a span, the oldest first; raise OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT (128)"
-            )
+            self._report("the SDK dropped attributes of a span, the oldest first; raise OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT (128)")
         if cut:
             self._report("the SDK cut attributes at OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT; raise it, or leave it unset")
 
@@ -374,6 +401,9 @@ class Pipeline:
                 self._placeholder(node)
         self._counters.count("left_out", sum(node.pending is not None for node in trace.entries))
         self._joiner.forget_trace(trace.trace_id, trace.nodes)
+        for node in trace.nodes.values():
+            if node.open:
+                self._close(node)
         self._open.pop(trace.trace_id, None)
         self._idle.pop(trace.trace_id, None)
         self._nodes -= len(trace.nodes)
@@ -381,7 +411,7 @@ class Pipeline:
     def _placeholder(self, node: Node) -> None:
         """A row for a span that others stand below: same id and start, marked incomplete; the real one replaces it."""
         view = self._view_of(node)
-        node.open = False
+        self._close(node)
         if view is None:
             return
         self._counters.count("placeholders")

@@ -19,10 +19,26 @@ from otel_langfuse.dialects.merge import merge
 from otel_langfuse.model import Facts, ObservationType, SpanView, Usage
 from otel_langfuse.pipeline.tree import CallRef, Node
 
-__all__ = ["LISTED", "Call", "Calls"]
+__all__ = ["DETACHED", "LISTED", "Call", "Calls"]
 
 # Pairs of (scope, scope) prefixes that describe one call although their scopes are equal; outer first.
-LISTED: tuple[tuple[str, str], ...] = ()
+LISTED: tuple[tuple[str, str], ...] = (("openlit.", "openlit."),)
+
+# Scopes whose spans are not made current, or trace the client itself: (scope of the one that ends first, scopes of the
+# other). The two may stand in different traces; they are joined by response id, so the first waits while a partner is open.
+DETACHED: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "com.anthropic.sdk.python",
+        ("opentelemetry.instrumentation.anthropic", "opentelemetry.instrumentation.genai.", "openinference.", "openlit."),
+    ),
+    ("openinference.instrumentation.", ("openinference.instrumentation.langchain",)),
+    (
+        "opentelemetry.instrumentation.openai",
+        ("openinference.instrumentation.langchain", "opentelemetry.instrumentation.langchain"),
+    ),
+    ("opentelemetry.instrumentation.genai.", ("openinference.instrumentation.langchain",)),
+)
+_CLIENTS = ("com.anthropic.sdk.python",)  # SDKs that trace themselves
 _MAX_REMEMBERED = 20_000
 _MAX_WAITING = 10_000
 
@@ -50,6 +66,8 @@ class Calls:
     Args:
         emit: Writes a span: ``emit(node, view, facts, note)``.
         generation_above: The nearest generation ancestor of a node, open or ended.
+        open_scopes: Scopes of the spans that are open now, in any trace.
+        share: Gives the context of one node to another, in a different trace.
         bound: Seconds that a call waits for its outer span.
     """
 
@@ -57,10 +75,14 @@ class Calls:
         self,
         emit: Callable[[Node, SpanView, Facts, dict[str, str]], None],
         generation_above: Callable[[Node], Node | None],
+        open_scopes: Callable[[], Iterable[str]],
+        share: Callable[[Node, Node], None],
         bound: float,
     ) -> None:
         self._emit = emit
         self._generation_above = generation_above
+        self._open_scopes = open_scopes
+        self._share = share
         self._bound = bound
         self._waiting: OrderedDict[bytes, Call] = OrderedDict()
         self._below: dict[Node, list[bytes]] = {}
@@ -124,7 +146,9 @@ class Calls:
     def _settle_twin(self, call: Call, twin: CallRef) -> None:
         held = self._waiting.pop(twin.span_id, None)
         if held is not None:
-            survivor, other = (call, held) if _richer(call.facts, held.facts) else (held, call)
+            # On equal content the one that stands in a tree shows where the call belongs.
+            better = (_content(call.facts), not call.node.is_entry) > (_content(held.facts), not held.node.is_entry)
+            survivor, other = (call, held) if better else (held, call)
             self._write_pair(survivor, other)
         else:
             self._write_duplicate(call, None, {"duplicate_of": twin.span_id.hex()})
@@ -140,7 +164,18 @@ class Calls:
             if above.call is not None and same_call(call.ref, above.call) and not above.calls_below:
                 self._write_duplicate(call, None, {"duplicate_of": above.span_id.hex()})
                 return
+        if call.facts.response_id is not None and self._partner_due(call.view.scope_name):
+            self._waiting[call.view.span_id] = call
+            self._remember(call.ref)
+            return
         self._write(call)
+
+    def _partner_due(self, scope: str) -> bool:
+        """Whether a span is open that is known to describe the calls of ``scope`` again, detached from them."""
+        for first, others in DETACHED:
+            if scope.startswith(first):
+                return any(other != scope and other.startswith(others) for other in self._open_scopes())
+        return False
 
     def _twin_by_id(self, ref: CallRef) -> CallRef | None:
         if ref.response_id is None:
@@ -171,8 +206,10 @@ class Calls:
         united = merge([survivor.facts, other.facts])
         united.consumed = survivor.facts.consumed
         united.metadata = dict(survivor.facts.metadata)
-        united.usage = _fuller(survivor.facts.usage, other.facts.usage)
+        united.usage = _better_usage(survivor, other)
         self._write(replace(survivor, facts=united))
+        if survivor.view.trace_id != other.view.trace_id:
+            self._share(survivor.node, other.node)
         self._write_duplicate(other, united, {"duplicate_of": survivor.view.span_id.hex()})
 
     def _write_duplicate(self, call: Call, survivor: Facts | None, note: dict[str, str]) -> None:
@@ -223,6 +260,14 @@ def _richer(one: Facts, other: Facts) -> bool:
 
 def _content(facts: Facts) -> int:
     return (facts.input is not None) + (facts.output is not None)
+
+
+def _better_usage(survivor: Call, other: Call) -> Usage | None:
+    """The client's own count where it traces itself, else the one that counts more things."""
+    for call in (survivor, other):
+        if call.view.scope_name.startswith(_CLIENTS) and call.facts.usage is not None:
+            return call.facts.usage
+    return _fuller(survivor.facts.usage, other.facts.usage)
 
 
 def _fuller(one: Usage | None, other: Usage | None) -> Usage | None:

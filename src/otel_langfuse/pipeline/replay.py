@@ -96,6 +96,12 @@ def _start(
     for item in reversed(chain):
         pipeline.started(
             SpanStart(
-                item.trace_id, item.span_id, item.parent_id, item.start_ns, _Whole(item), propagated.get(item.span_id)
+                item.trace_id,
+                item.span_id,
+                item.parent_id,
+                item.start_ns,
+                item.scope_name,
+                _Whole(item),
+                propagated.get(item.span_id),
             )
         )

@@ -46,6 +46,7 @@ class SpanStart:
     span_id: bytes
     parent_id: bytes
     start_ns: int
+    scope: str = ""
     live: Live | None = None
     propagated: Context | None = None
     attributes: Mapping[str, Value] | None = None
@@ -82,6 +83,7 @@ class Node:
     type: ObservationType | None = None
     scope: str = ""
     pending: tuple[SpanView, Facts] | None = None
+    donated: Facts | None = None
     usage_below: bool = False
     call: CallRef | None = None
     calls_below: list[CallRef] = field(default_factory=list)
@@ -148,9 +150,7 @@ class Trace:
         The entry that started first, among those already known to be kept, else ``entry``.
         """
         if self.root is None:
-            known = [
-                other for other in self.entries if other is entry or other.kept or other.promised or recognise(other)
-            ]
+            known = [other for other in self.entries if other is entry or other.kept or other.promised or recognise(other)]
             self.root = min(known, key=lambda node: node.start_ns)
         return self.root
 

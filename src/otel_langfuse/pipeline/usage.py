@@ -29,6 +29,14 @@ def buckets(usage: Usage) -> dict[str, int]:
             if sum(reading.values()) == usage.total:
                 best = reading
                 break
+    if (
+        usage.total is not None
+        and usage.reasoning is None
+        and (rest := usage.total - sum(best.values())) > 0
+        and best.get("output")
+    ):
+        # Gemini's totals count thoughts that not every instrumentation names; nothing else is left out of both sides.
+        best["output_reasoning_tokens"] = rest
     return _with_total(best)
 
 

@@ -361,9 +361,7 @@ def _read(name: str, reader: Callable[[Any], _T], value: object) -> _T | None:
         return reader(value)
     except Exception:  # noqa: BLE001 - the border to the application's own objects: their methods may raise anything
         if _may_warn(name):
-            logger.warning(
-                "otel-langfuse: %s of type %s cannot be propagated and is left out.", name, type(value).__name__
-            )
+            logger.warning("otel-langfuse: %s of type %s cannot be propagated and is left out.", name, type(value).__name__)
         return None
 
 

@@ -79,9 +79,7 @@ class _HookContent:
 def _weight(item: Any) -> int:
     """Bytes that a message holds, estimated from its texts."""
     parts = getattr(item, "parts", None) or (item,)
-    return 128 + sum(
-        len(content) for part in parts if isinstance(content := getattr(part, "content", None), (str, bytes))
-    )
+    return 128 + sum(len(content) for part in parts if isinstance(content := getattr(part, "content", None), (str, bytes)))
 
 
 def _structured(item: Any) -> Value:

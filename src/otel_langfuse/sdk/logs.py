@@ -23,7 +23,7 @@ class LangfuseLogRecordProcessor(LogRecordProcessor):
         try:
             record = log_record.log_record
             name = record.event_name or (record.attributes or {}).get("event.name")
-            if isinstance(name, str) and name.startswith("gen_ai.") and record.span_id:
+            if isinstance(name, str) and name.startswith("gen_ai."):
                 scope = log_record.instrumentation_scope
                 size = 256 + weigh(plain(record.body)) + weigh(plain(record.attributes))
                 job = _Content(record, scope.name if scope is not None else "")

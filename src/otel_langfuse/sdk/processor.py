@@ -188,6 +188,7 @@ class _Started:
                 span_id=context.span_id.to_bytes(8, "big"),
                 parent_id=parent.span_id.to_bytes(8, "big") if parent is not None and parent.is_valid else b"",
                 start_ns=span.start_time or 0,
+                scope=span.instrumentation_scope.name if span.instrumentation_scope is not None else "",
                 live=LiveSpan(span),
                 propagated=_context(found) if found is not None else None,
                 attributes={key: plain(value) for key, value in given.items()} if given else None,

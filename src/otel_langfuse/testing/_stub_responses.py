@@ -125,9 +125,7 @@ def _items(turn: Turn, number: int) -> list[dict[str, Any]]:
     return items
 
 
-def _response(
-    body: Body, turn: Turn, number: int, created: int, *, output: list[dict[str, Any]] | None
-) -> dict[str, Any]:
+def _response(body: Body, turn: Turn, number: int, created: int, *, output: list[dict[str, Any]] | None) -> dict[str, Any]:
     """The response object; without ``output`` it has only just begun."""
     done = output is not None
     status = "in_progress" if not done else "incomplete" if turn.cut else "completed"

@@ -83,7 +83,7 @@ def parse_traces(payload: bytes) -> Iterator[SpanView | None]:
 
 
 def parse_logs(payload: bytes) -> Iterator[LogView]:
-    """The log records that name a span, of one or more concatenated ``ExportLogsServiceRequest``.
+    """The log records that name a span or a response, of one or more concatenated ``ExportLogsServiceRequest``.
 
     Raises:
         PayloadError: The bytes are no protobuf of that kind.
@@ -96,12 +96,13 @@ def parse_logs(payload: bytes) -> Iterator[LogView]:
     for resource_logs in request.resource_logs:
         for scope_logs in resource_logs.scope_logs:
             for record in scope_logs.log_records:
-                if len(record.trace_id) != 16 or len(record.span_id) != 8:
-                    continue
                 attributes = _attributes(record.attributes) if record.attributes else EMPTY
+                whole = len(record.trace_id) == 16 and len(record.span_id) == 8
+                if not whole and "gen_ai.response.id" not in attributes:
+                    continue
                 yield LogView(
-                    trace_id=record.trace_id,
-                    span_id=record.span_id,
+                    trace_id=record.trace_id if whole else b"",
+                    span_id=record.span_id if whole else b"",
                     event_name=record.event_name or str(attributes.get("event.name") or ""),
                     attributes=attributes,
                     body=_value(record.body),

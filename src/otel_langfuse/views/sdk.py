@@ -64,14 +64,15 @@ def span_view(span: ReadableSpan) -> SpanView | None:
 
 
 def log_view(record: Any, scope_name: str = "") -> LogView | None:
-    """The view of an SDK log record; ``None`` when it belongs to no span."""
-    if not record.trace_id or not record.span_id:
-        return None
+    """The view of an SDK log record; ``None`` when it names neither a span nor a response."""
     attributes = _attributes(record.attributes)
+    whole = bool(record.trace_id and record.span_id)
+    if not whole and "gen_ai.response.id" not in attributes:
+        return None
     name = getattr(record, "event_name", None) or attributes.get("event.name") or ""
     return LogView(
-        trace_id=record.trace_id.to_bytes(16, "big"),
-        span_id=record.span_id.to_bytes(8, "big"),
+        trace_id=record.trace_id.to_bytes(16, "big") if whole else b"",
+        span_id=record.span_id.to_bytes(8, "big") if whole else b"",
         event_name=str(name),
         attributes=attributes,
         body=plain(record.body),
