@@ -55,12 +55,17 @@ def as_content(value: Value, role: str = "user") -> Content | None:
         if parsed is None or isinstance(parsed, str):
             return Raw(value)
         chat = _chat(parsed, role)
-        return chat if chat is not None else Raw(value)
+        return _said(chat) if chat is not None else Raw(value)
     if value is None or value in ([], {}):
         return None
     plain = _plain(value)
     chat = _chat(plain, role)
-    return chat if chat is not None else Raw(plain if isinstance(plain, str) else dump(plain))
+    return _said(chat) if chat is not None else Raw(plain if isinstance(plain, str) else dump(plain))
+
+
+def _said(chat: Chat) -> Chat | None:
+    """The messages, unless none has any part: then content was not captured."""
+    return chat if any(message.parts for message in chat.messages) else None
 
 
 def raw_content(value: Value) -> Content | None:

@@ -1,9 +1,9 @@
 """LiteLLM, callbacks ``otel`` and ``langfuse_otel``.
 
-Source: litellm ``integrations/opentelemetry.py``, ``integrations/langfuse/langfuse_otel.py``, ``integrations/arize``. Each call has a
-second span, ``raw_gen_ai_request``, that repeats it as the provider's raw fields, partly as Python text: it is noise. In
-``langfuse_otel`` mode LiteLLM writes ``langfuse.observation.*`` itself, in shapes of its own, so this reader comes
-before the one that takes such keys as given.
+Source: litellm ``integrations/opentelemetry.py``, ``langfuse/langfuse_otel.py``, ``arize``. Each call
+has a second span, ``raw_gen_ai_request``, that repeats it as the provider's raw fields, partly as Python text: it is
+noise. In ``langfuse_otel`` mode LiteLLM writes ``langfuse.observation.*`` itself, in shapes of its own, so this reader
+comes before the one that takes such keys as given.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ _REQUEST_TYPES = {
     "arerank": ObservationType.RETRIEVER,
 }
 _PARAMETERS = frozenset(
-    ("max_tokens", "max_completion_tokens", "max_output_tokens", "temperature", "top_p", "top_k", "seed", "n", "stop")
-    + ("stop_sequences", "presence_penalty", "frequency_penalty", "reasoning_effort", "thinking", "tool_choice")
+    "max_tokens max_completion_tokens max_output_tokens temperature top_p top_k seed n stop stop_sequences "  # noqa: SIM905
+    "presence_penalty frequency_penalty reasoning_effort thinking tool_choice".split()
 )
+_SURE_KEYS = ("llm.request.type", "llm.model_name", "gen_ai.request.model", "litellm.call_id")
 _COSTS = (
     ("gen_ai.cost.input_cost", "input"),
     ("gen_ai.cost.output_cost", "output"),
@@ -67,10 +68,9 @@ def read(view: SpanView) -> Facts | None:
         facts.noise = facts.donates = True
         _requested(attributes, facts)
         return facts
+    if not any(key in attributes for key in _SURE_KEYS):
+        return None
     TABLE.apply(attributes, facts)
-    if facts.request_model is None and "llm.request.type" not in attributes:
-        facts.type = ObservationType.SPAN
-        return facts
     facts.type = _REQUEST_TYPES.get(str(attributes.get("llm.request.type") or ""), ObservationType.GENERATION)
     _tools(attributes, facts)
     _calls(attributes, facts)

@@ -105,7 +105,9 @@ def merge(found: list[Facts]) -> Facts:
     merged = Facts(dialect=next((facts.dialect for facts in found if facts.recognised), ""))
     merged.recognised = any(facts.recognised for facts in found)
     merged.donates = any(facts.donates for facts in found)
-    merged.noise = any(facts.noise for facts in found)
+    # What states its own Langfuse type wants to be shown.
+    explicit = any(facts.dialect == langfuse_native.NAME and facts.recognised for facts in found)
+    merged.noise = not explicit and any(facts.noise for facts in found)
     for facts in found:
         for name in _FILLED:
             value = getattr(facts, name)

@@ -29,7 +29,8 @@ def as_parts(value: Json) -> list[Part]:
     if isinstance(value, str):
         return [Text(value)]
     if isinstance(value, list):
-        return [_part(item) for item in value]
+        # With content capture off some libraries still name the parts' types; that is nothing to show.
+        return [_part(item) for item in value if not (isinstance(item, dict) and set(item) <= {"type"})]
     return [_part(value)]
 
 

@@ -55,7 +55,7 @@ class Table:
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = tuple(rows)
         self._exact = tuple(row for row in rows if not row.key.endswith("*"))
-        self._prefixes = tuple((row.key[:-1], row) for row in rows if row.key.endswith("*"))
+        self._prefixes = tuple((row.key[:-1], _namespace(row.key), row) for row in rows if row.key.endswith("*"))
 
     def apply(self, attributes: Mapping[str, Value], facts: Facts) -> None:
         """Fills ``facts`` from ``attributes``."""
@@ -85,14 +85,19 @@ class Table:
         for key, raw in attributes.items():
             if key in facts.consumed:
                 continue
-            for prefix, row in self._prefixes:
+            for prefix, cut, row in self._prefixes:
                 if key.startswith(prefix) and len(key) > len(prefix):
                     value = row.take(raw)
                     if value is not None:
                         facts.consumed.add(key)
                         if row.field != "-":
-                            getattr(facts, row.field).setdefault(key[len(prefix) :], value)
+                            getattr(facts, row.field).setdefault(key[cut:], value)
                     break
+
+
+def _namespace(key: str) -> int:
+    """Length of a key's namespace: what a prefix row cuts off, so that ``a.b_*`` gives ``b_c`` for ``a.b_c``."""
+    return max(key.rfind("."), key.rfind(":")) + 1
 
 
 # ----------------------------------------------------------------------------------------- converters
@@ -131,7 +136,9 @@ def as_integer(value: Value) -> int | None:
 
 
 def as_number(value: Value) -> float | None:
-    """A finite number, also in text."""
+    """A finite number, also in text; whole numbers stay whole."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         return None
     try:

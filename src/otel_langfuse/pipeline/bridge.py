@@ -313,8 +313,7 @@ class Pipeline:
         """What holds for a span when it is written; what it says itself is noted on the entry."""
         layers: list[Context | None] = [node.propagated, node.own]
         for ancestor in node.ancestors():
-            if ancestor.kept or ancestor.promised or ancestor.is_entry:
-                self._look(ancestor)
+            if self._look(ancestor) or ancestor.promised or ancestor.is_entry:
                 layers += (ancestor.propagated, ancestor.own)
         if node.is_entry:
             layers.append(node.found)
@@ -349,7 +348,7 @@ class Pipeline:
             shown = view if entry is node else self._view_of(entry)
             if shown is not None:
                 trace.name, trace.name_rank = entry_name(shown), 1
-        return trace.name
+        return found.trace_name or trace.name
 
     def _view_of(self, entry: Node) -> SpanView | None:
         if entry.pending is not None:

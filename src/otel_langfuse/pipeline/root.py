@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from otel_langfuse.dialects.chat import as_content
-from otel_langfuse.dialects.reading import as_text
+from otel_langfuse.dialects.reading import as_text, load
 from otel_langfuse.model import Chat, Content, Facts, Message, Raw, SpanView
 
 __all__ = ["Lifted", "entry_name"]
@@ -44,7 +44,11 @@ class Lifted:
 def _one(content: Content, role: str) -> Content | None:
     """The one message to show, or the raw content when it is no chat."""
     if isinstance(content, Raw):
-        opened = as_content(content.text, role)
+        body = load(content.text)
+        listed = body.get("messages") if isinstance(body, dict) else None
+        opened = as_content(listed if isinstance(listed, list) else content.text, role)  # type: ignore[arg-type]
+        if listed == []:
+            return None
         if not isinstance(opened, Chat):
             return content
         content = opened
