@@ -48,6 +48,14 @@ def group() -> None:
 
 
 @group.command()
+def dialects() -> None:
+    """Print which attribute feeds which field, by dialect, as Markdown."""
+    from otel_langfuse.dialects.catalogue import markdown
+
+    click.echo(markdown(), nl=False)
+
+
+@group.command()
 @click.option("--serve", is_flag=True, help="Keep the app up until Ctrl-C, for requests of your own.")
 @click.pass_context
 def demo(ctx: click.Context, *, serve: bool) -> None:

@@ -29,6 +29,7 @@ __all__ = [
     "read_list",
     "read_names",
     "read_path",
+    "read_rules",
     "read_sdk_disabled",
     "read_size",
     "read_text",
@@ -215,3 +216,35 @@ def read_compression(raw: object) -> str:
     if word not in {"auto", "gzip", "none"}:
         raise InvalidValueError(f"not a compression: use auto, gzip or none{nearest(word, ('auto', 'gzip', 'none'))}")
     return word
+
+
+_RULE_TARGETS = ("user.id", "session.id", "trace.name", "tags", "release", "version", "environment")
+_RULE_PREFIXES = ("metadata.", "observation.metadata.")
+
+
+def read_rules(raw: object) -> dict[str, str]:
+    """Attribute rules: a mapping, or ``attribute=target`` pairs separated by commas."""
+    if isinstance(raw, Mapping):
+        pairs = [(str(key), str(value)) for key, value in raw.items()]
+    elif isinstance(raw, str):
+        pairs = []
+        for part in filter(None, (piece.strip() for piece in raw.split(","))):
+            key, sign, target = part.partition("=")
+            if not sign:
+                message = "not a list of attribute=target pairs"
+                raise InvalidValueError(message)
+            pairs.append((key.strip(), target.strip()))
+    else:
+        message = "neither text nor a mapping"
+        raise InvalidValueError(message)
+    for key, target in pairs:
+        known = target in _RULE_TARGETS or any(
+            target.startswith(prefix) and len(target) > len(prefix) for prefix in _RULE_PREFIXES
+        )
+        if not key or not known:
+            hint = nearest(target, (*_RULE_TARGETS, *_RULE_PREFIXES))
+            message = (
+                f"a rule with the unknown target {target[:60]!r}{hint}; targets are {', '.join(_RULE_TARGETS)}, metadata.<name>"
+            )
+            raise InvalidValueError(message)
+    return dict(pairs)

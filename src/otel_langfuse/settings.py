@@ -36,6 +36,7 @@ from otel_langfuse.setting_values import (
     read_list,
     read_names,
     read_path,
+    read_rules,
     read_sdk_disabled,
     read_size,
     read_text,
@@ -165,6 +166,26 @@ class Settings:
         "OTEL_LANGFUSE_DROP",
         read_list,
         "Globs on instrumentation scope or span name: spans that Langfuse does not get.",
+    )
+    attribute_map: Mapping[str, str] = _field(
+        {},
+        "OTEL_LANGFUSE_ATTRIBUTE_MAP",
+        read_rules,
+        "Which span attribute feeds which field, `persona=user.id,tenant=metadata.tenant`. Fields: `user.id`, `session.id`, "
+        "`trace.name`, `tags`, `release`, `version`, `environment`, `metadata.<name>`, `observation.metadata.<name>`.",
+    )
+    media_upload: bool = _field(
+        True,
+        "OTEL_LANGFUSE_MEDIA_UPLOAD",
+        read_flag,
+        "Upload media above the size bound to Langfuse. Off: such media become a note with type, size and hash.",
+    )
+    media_inline_bytes: int = _field(
+        65_536,
+        "OTEL_LANGFUSE_MEDIA_INLINE_BYTES",
+        read_size,
+        "Images, audio and files up to this size stay in the span as data URLs.",
+        text="64 KiB",
     )
     capture_content: bool = _field(
         True, "OTEL_LANGFUSE_CAPTURE_CONTENT", read_flag, "Off: no prompts, answers or tool values reach Langfuse."

@@ -15,7 +15,6 @@ from otel_langfuse.views.sdk import span_view
 from support import case_id, cases, load, sdk_spans, truth
 
 
-
 def observations(payload: bytes) -> list[dict[str, Any]]:
     request = ExportTraceServiceRequest.FromString(payload)
     out = []
@@ -71,7 +70,8 @@ def test_only_explicit_keys_leave(case: Path) -> None:
 def test_converting_the_output_again_changes_nothing(case: Path) -> None:
     def shown(payload: bytes) -> dict[Any, Any]:
         return {
-            (row["span"].trace_id, row["id"]): {key: value for key, value in row.items() if key != "span"} | {"name": row["span"].name}
+            (row["span"].trace_id, row["id"]): {key: value for key, value in row.items() if key != "span"}
+            | {"name": row["span"].name}
             for row in observations(payload)
         }
 

@@ -150,7 +150,8 @@ def message(item: dict[str, Json], role: str = "user") -> Message:
         parts += as_parts(item["parts"])
     content = item.get("content")
     if named == "tool" and "parts" not in item and content is not None:
-        parts.append(ToolResponse(call_id or text_of(item.get("id")), tool_answer(content)))
+        answers = [part for part in as_parts(content) if isinstance(part, ToolResponse)]
+        parts += answers or [ToolResponse(call_id or text_of(item.get("id")), tool_answer(content))]
     elif content is not None:
         parts += as_parts(content)
     parts += _tool_calls(item.get("tool_calls"))

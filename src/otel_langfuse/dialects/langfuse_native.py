@@ -18,6 +18,7 @@ __all__ = ["NAME", "TABLE", "read"]
 
 NAME = "langfuse"
 _OBSERVATION = "langfuse.observation."
+_KEPT = ("langfuse.observation.", "langfuse.trace.", "langfuse.experiment.")
 
 
 def _type(value: Value) -> ObservationType | None:
@@ -153,7 +154,7 @@ def read(view: SpanView) -> Facts | None:
     for side in ("input", "output"):
         _trace_value(view.attributes, facts, side)
     # Experiment columns and whatever else Langfuse defines: explicit keys are kept as given.
-    facts.passthrough = {key: view.attributes[key] for key in keys if key not in facts.consumed}
+    facts.passthrough = {key: view.attributes[key] for key in keys if key.startswith(_KEPT) and key not in facts.consumed}
     facts.consumed |= set(facts.passthrough)
     return facts
 

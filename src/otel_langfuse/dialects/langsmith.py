@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from otel_langfuse.dialects.chat import as_content
 from otel_langfuse.dialects.reading import Row, Table, load
-from otel_langfuse.model import Content, Facts, ObservationType, SpanView, Value
+from otel_langfuse.model import Content, Facts, Json, ObservationType, SpanView, Value
 
 __all__ = ["NAME", "TABLE", "read"]
 
@@ -23,8 +23,14 @@ def _messages(value: Value) -> Content | None:
             listed = given.get(key)
             if isinstance(listed, list) and listed:
                 inner = listed[0] if isinstance(listed[0], list) else listed
-                return as_content(inner)  # type: ignore[arg-type]  # Json is a Value
+                return as_content([_unwrapped(item) for item in inner])
     return as_content(value)
+
+
+def _unwrapped(item: Json) -> Value:
+    """A choice's message, or the message itself."""
+    inner = item.get("message") if isinstance(item, dict) else None
+    return inner if isinstance(inner, dict) else item  # type: ignore[return-value]  # Json is a Value
 
 
 def _tags(value: Value) -> tuple[str, ...] | None:

@@ -47,7 +47,7 @@ _REQUEST_TYPES = {
     "arerank": ObservationType.RETRIEVER,
 }
 _PARAMETERS = frozenset(
-    "max_tokens max_completion_tokens max_output_tokens temperature top_p top_k seed n stop stop_sequences "  # noqa: SIM905
+    "max_tokens max_completion_tokens max_output_tokens temperature top_p top_k seed n stop stop_sequences "
     "presence_penalty frequency_penalty reasoning_effort thinking tool_choice".split()
 )
 _SURE_KEYS = ("llm.request.type", "llm.model_name", "gen_ai.request.model", "litellm.call_id")

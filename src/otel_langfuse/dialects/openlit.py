@@ -66,7 +66,8 @@ def read(view: SpanView) -> Facts | None:
     facts.type = OPERATIONS.get(facts.operation or "") or _OPERATIONS.get(facts.operation or "") or _by_name(view)
     model = facts.parameters.pop("model", None)
     facts.request_model = model if isinstance(model, str) else _model_in_name(view, facts)
-    facts.parameters = {key: item for key, item in facts.parameters.items() if _DEFAULTS.get(key) != item}
+    # ``None`` keeps the conventions' reader from saying it again.
+    facts.parameters = {key: None if _DEFAULTS.get(key) == item else item for key, item in facts.parameters.items()}
     if view.attributes.get("gen_ai.provider.name", view.attributes.get("gen_ai.system")) == "anthropic":
         facts.usage = _exclusive(facts.usage)
     if facts.type is ObservationType.TOOL:

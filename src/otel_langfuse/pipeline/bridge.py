@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from otel_langfuse import dialects
 from otel_langfuse.counters import Counters, OncePerInterval
@@ -22,6 +22,7 @@ from otel_langfuse.pipeline.join import Joiner
 from otel_langfuse.pipeline.policy import Policy
 from otel_langfuse.pipeline.root import Lifted, entry_name
 from otel_langfuse.pipeline.row import Row
+from otel_langfuse.pipeline.rules import apply_rules
 from otel_langfuse.pipeline.tree import Node, SpanStart, Trace, kept_parent
 from otel_langfuse.settings import Settings
 
@@ -46,6 +47,7 @@ class Options:
         max_open: Seconds after which an open span counts as never ending.
         max_nodes: Spans remembered over all traces.
         trace_link: Template with ``{trace_id}`` of the way back from Langfuse.
+        attribute_map: The user's rules, see `rules.apply_rules`.
     """
 
     environment: str | None = None
@@ -60,6 +62,7 @@ class Options:
     max_open: float = 3600.0
     max_nodes: int = 200_000
     trace_link: str | None = None
+    attribute_map: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, settings: Settings) -> Options:
@@ -74,6 +77,7 @@ class Options:
             drop=settings.drop,
             join_timeout=settings.join_timeout,
             trace_link=settings.trace_link,
+            attribute_map=settings.attribute_map,
         )
 
 
@@ -191,6 +195,8 @@ class Pipeline:
 
     def _read(self, view: SpanView) -> Facts:
         facts = dialects.read(view)
+        if self._options.attribute_map:
+            apply_rules(self._options.attribute_map, view, facts)
         if not self._options.capture_content:
             facts.input = facts.output = facts.system = facts.tools = None
         return facts
@@ -213,7 +219,7 @@ class Pipeline:
             self._report(f"an open span could not be read: {type(error).__name__}")
             view = None
         if view is not None:
-            facts = dialects.read(view)
+            facts = self._read(view)
             self._recognise(node, view, facts, self._policy.keeps(view, facts))
         return node.kept
 
@@ -420,6 +426,11 @@ class Pipeline:
         facts = self._read(view)
         end_ns = view.end_ns or max(view.start_ns, time.time_ns())
         self._emit(node, replace(view, end_ns=end_ns), facts, {"incomplete": "true"})
+
+    @property
+    def remembered(self) -> int:
+        """Number of spans of which something is remembered."""
+        return self._nodes
 
     def _trace(self, trace_id: bytes) -> Trace:
         trace = self._open.get(trace_id)

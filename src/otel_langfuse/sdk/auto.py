@@ -6,11 +6,9 @@ instrumentation. The work is in `sdk.launch`.
 
 from __future__ import annotations
 
-import logging
+from otel_langfuse.sdk import registry
 
 __all__ = ["pre_instrument"]
-
-logger = logging.getLogger(__name__)
 
 
 def pre_instrument() -> None:
@@ -20,4 +18,4 @@ def pre_instrument() -> None:
 
         take_over()
     except Exception as error:  # noqa: BLE001  # border to the host: the other instrumentations must load
-        logger.warning("otel-langfuse could not start (%s); nothing is sent to Langfuse", type(error).__name__)
+        registry.report_failed_start(error)

@@ -128,7 +128,6 @@ class Engine:
         self._delivery = delivery_of(settings, self.counters, transport)
         self._interval = min(settings.flush_interval, 1.0)
         self._may_log = OncePerInterval(60.0)
-        self._upkeep: list[Callable[[], None]] = []
         self._closed = False
         self._outcome: bool | None = None
         self._start_empty()
@@ -160,10 +159,6 @@ class Engine:
             self._start_worker()
         elif len(queue) >= _WAKE_AT or self._bytes >= _WAKE_BYTES:
             self._wake.set()
-
-    def every_second(self, check: Callable[[], None]) -> None:
-        """Has the worker call ``check`` about once a second."""
-        self._upkeep.append(check)
 
     def force_flush(self, timeout: float) -> bool:
         """Whether everything submitted before is delivered or dropped within ``timeout`` seconds."""
@@ -267,8 +262,6 @@ class Engine:
     def _tick(self) -> None:
         try:
             self._pipeline.tick()
-            for check in self._upkeep:
-                check()
         except Exception as error:  # noqa: BLE001  # upkeep must not end the worker
             self._failed("mapping_failed", error)
         self._hand_over()

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-import weakref
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from opentelemetry import trace
 from opentelemetry._logs import get_logger_provider
@@ -46,7 +44,6 @@ def take_over() -> None:
     provider.add_span_processor(processor)
     if processor.engine is None:
         return
-    processor.engine.every_second(_neighbour_check(provider, processor))
     logs = get_logger_provider()
     if isinstance(logs, LoggerProvider):
         logs.add_log_record_processor(LangfuseLogRecordProcessor())
@@ -64,27 +61,6 @@ def _default_hook(processor: LangfuseSpanProcessor) -> None:
     forbidden = os.environ.get(_CAPTURE, "").strip().lower() == "no_content"
     if _HOOK not in os.environ and not forbidden and processor.settings.capture_content:
         os.environ[_HOOK] = "langfuse"
-
-
-def _neighbour_check(provider: TracerProvider, processor: LangfuseSpanProcessor) -> Any:
-    """Looks for a Langfuse SDK processor with our public key on our provider, which would send every span again."""
-    kept, weak = weakref.ref(provider), weakref.ref(processor)
-
-    def check() -> None:
-        owner, ours = kept(), weak()
-        if owner is None or ours is None:
-            return
-        # The SDK has no public list of a provider's processors.
-        processors = getattr(getattr(owner, "_active_span_processor", None), "_span_processors", ())
-        for other in processors:
-            if type(other).__module__.startswith("langfuse.") and _same_project(other, ours):
-                ours.yield_to(f"{type(other).__module__}.{type(other).__name__}")
-
-    return check
-
-
-def _same_project(other: Any, ours: LangfuseSpanProcessor) -> bool:
-    return getattr(other, "public_key", None) == ours.settings.public_key
 
 
 def installed_instrumentations() -> list[str]:

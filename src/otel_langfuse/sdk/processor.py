@@ -24,6 +24,7 @@ from otel_langfuse.sdk.context import propagated
 from otel_langfuse.sdk.engine import Engine, Masks, settings_with
 from otel_langfuse.sdk.links import TraceLinks, looks_like_genai
 from otel_langfuse.sdk.live import LiveSpan, lost_to_limits, weight
+from otel_langfuse.sdk.neighbours import processor_that_sends_the_same
 from otel_langfuse.settings import Settings
 from otel_langfuse.views.sdk import plain, span_view
 
@@ -64,6 +65,8 @@ class LangfuseSpanProcessor(SpanProcessor):
         self._settings = settings
         self._engine: Engine | None = None
         self._links: TraceLinks | None = None
+        self._beside: object = None
+        self._yielded = False
         problem = self._settings.problem
         if problem:
             logger.warning("otel-langfuse: %s", problem)
@@ -91,16 +94,23 @@ class LangfuseSpanProcessor(SpanProcessor):
         """The engine behind this processor; ``None`` when it does nothing."""
         return self._engine
 
-    def yield_to(self, other: str) -> None:
-        """Stops taking spans because ``other`` already sends them to the same project."""
-        if self._engine is not None:
-            logger.warning(
-                "otel-langfuse yields: %s sends the same spans to the same Langfuse project. To let otel-langfuse do it, "
-                "write Langfuse(span_exporter=LangfuseSpanExporter()) or give the Langfuse SDK a provider of its own.",
-                other,
-            )
-            self._engine.counters.count("yielded")
-        self._engine = None
+    def _yields(self, span: Span) -> bool:
+        """Whether a Langfuse SDK on the same provider sends the same; looks when a processor has come or gone."""
+        # The SDK has no public list of a provider's processors.
+        beside = getattr(getattr(span, "_span_processor", None), "_span_processors", ())
+        if beside is not self._beside:
+            self._beside = beside
+            other = processor_that_sends_the_same(beside, self._settings.public_key)
+            if other is not None and not self._yielded and self._engine is not None:
+                logger.warning(
+                    "otel-langfuse yields: %s sends the same spans to the same Langfuse project. To let otel-langfuse "
+                    "do it, write Langfuse(span_exporter=LangfuseSpanExporter()) or give the Langfuse SDK a provider "
+                    "of its own.",
+                    other,
+                )
+                registry.engines.discard(self._engine)
+            self._yielded = self._yielded or other is not None
+        return self._yielded
 
     # ------------------------------------------------------------------------------ SpanProcessor
 
@@ -111,6 +121,8 @@ class LangfuseSpanProcessor(SpanProcessor):
         if engine is None or context is None or not context.trace_flags.sampled:
             return
         try:
+            if self._yields(span):
+                return
             found = propagated(parent_context, baggage=self._settings.baggage)
             genai = looks_like_genai(span)
             if self._links is not None:
@@ -124,7 +136,7 @@ class LangfuseSpanProcessor(SpanProcessor):
         """Queues the ended span."""
         engine = self._engine
         context = span.context
-        if engine is None or context is None or not context.trace_flags.sampled:
+        if engine is None or self._yielded or context is None or not context.trace_flags.sampled:
             return
         try:
             if self._links is not None:
@@ -156,7 +168,7 @@ class LangfuseSpanProcessor(SpanProcessor):
         settings = self._settings
         status: dict[str, Any] = {
             "enabled": settings.enabled,
-            "initialized": self._engine is not None,
+            "initialized": self._engine is not None and not self._yielded,
             "host": settings.base_url,
             "public_key_configured": bool(settings.public_key),
             "secret_key_configured": bool(settings.secret_key),

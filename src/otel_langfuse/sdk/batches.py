@@ -1,0 +1,104 @@
+"""What the span exporter does with a batch: maps and places within it, delivers it, holds nothing beyond ``export()``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+
+from opentelemetry.sdk.trace import ReadableSpan
+
+from otel_langfuse.counters import Counters, OncePerInterval
+from otel_langfuse.langfuse.copy import LangfuseCopy
+from otel_langfuse.langfuse.delivery import Delivery
+from otel_langfuse.langfuse.transport import Transport
+from otel_langfuse.langfuse.wire import EncodedSpan
+from otel_langfuse.pipeline import Options, Pipeline, Row
+from otel_langfuse.pipeline.replay import replay
+from otel_langfuse.sdk.engine import Mask, Masks, delivery_of, masker_of, settings_with
+from otel_langfuse.views.sdk import span_view
+
+__all__ = ["Batches"]
+
+logger = logging.getLogger(__name__)
+
+
+class Batches:
+    """Sends batches of spans; makes masks and delivery at the first one, for under the launcher there is none.
+
+    Args:
+        mask: As in `LangfuseSpanExporter`.
+        transport: Replaces HTTP, for tests.
+        settings: Fields of `Settings`.
+    """
+
+    def __init__(self, mask: Masks | None, transport: Transport | None, settings: dict[str, object]) -> None:
+        self.mask: Mask | None
+        self.settings, self.mask = settings_with(mask, settings)
+        self._transport = transport
+        self._counters = Counters()
+        self._may_log = OncePerInterval(60.0)
+        self._lock = threading.Lock()
+        self._copy: LangfuseCopy | None = None
+        self._delivery: Delivery | None = None
+        self._warned = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> bool:
+        """Whether Langfuse has the batch; what it does not take in time stays queued."""
+        try:
+            return self._export(spans)
+        except Exception as error:  # noqa: BLE001  # border to the host
+            if self._may_log("export"):
+                logger.warning("otel-langfuse: %s in export; %d spans are lost", type(error).__name__, len(spans))
+            self._counters.drop("mapping_failed", len(spans))
+            return False
+
+    def _export(self, spans: Sequence[ReadableSpan]) -> bool:
+        self._warn_once()
+        if not self.settings.configured:
+            return True
+        with self._lock:
+            if self._copy is None or self._delivery is None:
+                self._copy = LangfuseCopy(masker_of(self.settings, self.mask, self._counters))
+                self._delivery = delivery_of(self.settings, self._counters, self._transport)
+            copy, delivery = self._copy, self._delivery
+        encoded: list[EncodedSpan] = []
+
+        def sink(row: Row) -> None:
+            encoded.append(copy.encode(row))
+
+        views = [view for span in spans if (view := span_view(span)) is not None]
+        replay(Pipeline(sink, Options.of(self.settings), counters=self._counters), views)
+        lost = sum(self._counters.drops.values())
+        delivery.offer(encoded)
+        settled = delivery.force_flush(self.settings.timeout)
+        return settled and sum(self._counters.drops.values()) == lost
+
+    def _warn_once(self) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        problem = self.settings.problem
+        if problem:
+            logger.warning("otel-langfuse: %s", problem)
+        elif self.settings.configured:
+            logger.warning(
+                "otel-langfuse: LangfuseSpanExporter works alone, batch by batch: content from log records or hooks, "
+                "context from parents in other batches and merging of doubled calls need "
+                "provider.add_span_processor(LangfuseSpanProcessor()), or the launcher opentelemetry-instrument."
+            )
+
+    def force_flush(self, timeout: float) -> bool:
+        """Whether everything queued was delivered or dropped in time."""
+        return self._delivery is None or self._delivery.force_flush(timeout)
+
+    def shutdown(self) -> None:
+        """Delivers what is left within the time that the settings give."""
+        if self._delivery is not None:
+            self._delivery.shutdown(self.settings.shutdown_timeout)
+
+    def status(self) -> dict[str, object]:
+        """Counters and last error; no content, no keys."""
+        empty: dict[str, object] = {"queue_bytes": 0, "queued_spans": 0, "last_error": None, "last_success_at": None}
+        delivered = self._delivery.status() if self._delivery is not None else empty
+        return {"counters": self._counters.counts, "dropped": self._counters.drops, **delivered}

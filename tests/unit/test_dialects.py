@@ -1,0 +1,297 @@
+"""Dialects that no recording covers, and what tables cannot say."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from otel_langfuse.dialects.catalogue import TARGETS, markdown
+from otel_langfuse.dialects.merge import DIALECTS
+from otel_langfuse.model import EventView, Facts
+from support import CHAT, convert_all, span
+
+
+def written(attributes: dict[str, Any], scope: str = "lib", **more: Any) -> dict[str, Any]:
+    return convert_all([span(1, attributes=attributes, scope=scope, **more)])[1]
+
+
+def test_every_row_names_a_field_that_exists() -> None:
+    fields = set(Facts.__dataclass_fields__) | {"-"}
+    for dialect in DIALECTS:
+        for row in dialect.table.rows:
+            assert row.field.split(".")[0] in fields, f"{dialect.name}: {row}"
+            assert row.field.split(".")[0] in TARGETS, f"{dialect.name}: {row}"
+
+
+def test_no_table_has_a_row_twice() -> None:
+    for dialect in DIALECTS:
+        rows = [(row.key, row.field) for row in dialect.table.rows]
+        assert len(rows) == len(set(rows)), dialect.name
+
+
+def test_the_catalogue_lists_every_row() -> None:
+    text = markdown()
+    assert all(f"| `{row.key}` |" in text for dialect in DIALECTS for row in dialect.table.rows)
+
+
+def test_numbered_messages_of_older_openllmetry() -> None:
+    found = written(
+        {
+            "llm.request.type": "chat",
+            "gen_ai.system": "OpenAI",
+            "gen_ai.request.model": "gpt-4",
+            "gen_ai.prompt.0.role": "system",
+            "gen_ai.prompt.0.content": "Be brief.",
+            "gen_ai.prompt.1.role": "user",
+            "gen_ai.prompt.1.content": '[{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": "http://x/y.png"}}]',
+            "gen_ai.prompt.prompt_filter_results": "[{}]",
+            "gen_ai.completion.0.role": "assistant",
+            "gen_ai.completion.0.finish_reason": "tool_calls",
+            "gen_ai.completion.0.tool_calls.0.id": "c1",
+            "gen_ai.completion.0.tool_calls.0.name": "w",
+            "gen_ai.completion.0.tool_calls.0.arguments": '{"city":"Paris"}',
+            "llm.request.functions.0.name": "w",
+            "llm.request.functions.0.parameters": '{"type": "object"}',
+            "gen_ai.usage.prompt_tokens": 9,
+            "gen_ai.usage.completion_tokens": 3,
+            "llm.usage.total_tokens": 12,
+        },
+        "opentelemetry.instrumentation.openai.v1",
+    )
+    shown = json.loads(found["langfuse.observation.input"])
+    assert shown["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert [part["type"] for part in shown["messages"][1]["content"]] == ["text", "image_url"]
+    assert shown["tools"][0]["function"] == {"name": "w", "parameters": {"type": "object"}}
+    assert json.loads(found["langfuse.observation.output"])["tool_calls"][0]["function"]["name"] == "w"
+    assert json.loads(found["langfuse.observation.usage_details"]) == {"input": 9, "output": 3, "total": 12}
+    assert not [key for key in found if "gen_ai.prompt" in key]
+
+
+def test_numbered_messages_whose_first_were_dropped_by_the_sdk() -> None:
+    attributes = {f"gen_ai.prompt.{n}.role": "user" for n in range(40, 50)}
+    attributes |= {f"gen_ai.prompt.{n}.content": f"message {n}" for n in range(40, 50)}
+    shown = json.loads(
+        written({"llm.request.type": "chat", "gen_ai.request.model": "m", **attributes})["langfuse.observation.input"]
+    )
+    assert [item["content"] for item in shown] == [f"message {n}" for n in range(40, 50)]
+
+
+def test_strands_blocks_in_span_events() -> None:
+    def event(name: str, **attributes: Any) -> EventView:
+        return EventView(name, 1, attributes)
+
+    found = written(
+        {"gen_ai.system": "strands-agents", "gen_ai.operation.name": "chat", "gen_ai.request.model": "m"},
+        "strands.telemetry.tracer",
+        events=[
+            event("gen_ai.user.message", content='[{"text": "weather?"}]'),
+            event("gen_ai.assistant.message", content='[{"toolUse": {"toolUseId": "t1", "name": "w", "input": {"c": 1}}}]'),
+            event("gen_ai.tool.message", content='[{"toolResult": {"toolUseId": "t1", "content": [{"text": "sunny"}]}}]'),
+            event("gen_ai.choice", message='[{"text": "It is sunny."}]', finish_reason="end_turn"),
+        ],
+    )
+    shown = json.loads(found["langfuse.observation.input"])
+    assert shown[1]["tool_calls"][0]["function"] == {"name": "w", "arguments": '{"c":1}'}
+    assert shown[2] == {"role": "tool", "content": "sunny", "tool_call_id": "t1"}
+    assert json.loads(found["langfuse.observation.output"])["content"] == "It is sunny."
+
+
+def test_google_adk_requests_in_attributes() -> None:
+    request = {
+        "model": "gemini",
+        "config": {
+            "system_instruction": "Be brief.",
+            "temperature": 0.5,
+            "tools": [{"function_declarations": [{"name": "w", "parameters": {"type": "OBJECT"}}]}],
+        },
+        "contents": [
+            {"role": "user", "parts": [{"text": "hi"}]},
+            {"role": "model", "parts": [{"function_call": {"name": "w", "args": {}}}]},
+        ],
+    }
+    response = {"content": {"role": "model", "parts": [{"text": "hello"}]}}
+    found = written(
+        {
+            "gen_ai.operation.name": "generate_content",
+            "gen_ai.request.model": "gemini",
+            "gcp.vertex.agent.llm_request": json.dumps(request),
+            "gcp.vertex.agent.llm_response": json.dumps(response),
+            "gcp.vertex.agent.session_id": "s1",
+        },
+        "gcp.vertex.agent",
+    )
+    shown = json.loads(found["langfuse.observation.input"])
+    assert [item["role"] for item in shown["messages"]] == ["system", "user", "assistant"]
+    assert shown["messages"][2]["tool_calls"][0]["function"]["name"] == "w"
+    assert shown["tools"][0]["function"]["name"] == "w"
+    assert json.loads(found["langfuse.observation.output"]) == {"role": "assistant", "content": "hello"}
+    assert json.loads(found["langfuse.observation.model.parameters"]) == {"temperature": 0.5}
+    assert found["langfuse.session.id"] == "s1"
+
+
+def test_genkit() -> None:
+    found = written(
+        {
+            "genkit:name": "googleai/gemini",
+            "genkit:metadata:subtype": "model",
+            "genkit:input": json.dumps(
+                {"messages": [{"role": "user", "content": [{"text": "hi"}]}], "config": {"temperature": 1}}
+            ),
+            "genkit:output": json.dumps(
+                {
+                    "message": {
+                        "role": "model",
+                        "content": [{"text": "hello"}, {"toolRequest": {"ref": "1", "name": "w", "input": {}}}],
+                    },
+                    "usage": {"inputTokens": 5, "outputTokens": 2, "thoughtsTokens": 3, "totalTokens": 10},
+                }
+            ),
+        },
+        "genkit-tracer",
+    )
+    assert found["langfuse.observation.type"] == "generation"
+    assert json.loads(found["langfuse.observation.input"]) == [{"role": "user", "content": "hi"}]
+    assert json.loads(found["langfuse.observation.output"])["tool_calls"][0]["function"]["name"] == "w"
+    assert json.loads(found["langfuse.observation.usage_details"])["total"] == 10
+
+
+def test_langsmith() -> None:
+    found = written(
+        {
+            "langsmith.span.kind": "llm",
+            "gen_ai.system": "openai",
+            "gen_ai.request.model": "gpt-4o",
+            "gen_ai.prompt": json.dumps({"messages": [{"role": "user", "content": "hi"}]}),
+            "gen_ai.completion": json.dumps({"choices": [{"message": {"role": "assistant", "content": "hello"}}]}),
+            "langsmith.metadata.user_id": "u",
+            "langsmith.metadata.session_id": "s",
+            "langsmith.trace.session_id": "a project",
+            "langsmith.span.tags": "a, b",
+        },
+        "langsmith",
+    )
+    assert found["langfuse.observation.type"] == "generation"
+    assert json.loads(found["langfuse.observation.input"]) == [{"role": "user", "content": "hi"}]
+    assert json.loads(found["langfuse.observation.output"]) == {"role": "assistant", "content": "hello"}
+    assert (found["langfuse.user.id"], found["langfuse.session.id"]) == ("u", "s")
+    assert found["langfuse.trace.tags"] == ["a", "b"]
+
+
+def test_mlflow() -> None:
+    found = written(
+        {
+            "mlflow.spanType": '"CHAT_MODEL"',
+            "mlflow.spanInputs": json.dumps(
+                {"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
+            ),
+            "mlflow.spanOutputs": json.dumps(
+                {"id": "r", "model": "gpt-4o-1", "choices": [{"message": {"role": "assistant", "content": "yo"}}]}
+            ),
+            "mlflow.chat.tokenUsage": json.dumps({"input_tokens": 4, "output_tokens": 1, "total_tokens": 5}),
+            "mlflow.llm.cost": json.dumps({"input_cost": 0.1, "output_cost": 0.2, "total_cost": 0.3}),
+            "mlflow.trace.session": '"s"',
+        },
+        "mlflow.openai",
+    )
+    assert found["langfuse.observation.type"] == "generation"
+    assert found["langfuse.observation.model.name"] == "gpt-4o-1"
+    assert json.loads(found["langfuse.observation.output"]) == {"role": "assistant", "content": "yo"}
+    assert json.loads(found["langfuse.observation.cost_details"]) == {"input": 0.1, "output": 0.2, "total": 0.3}
+    assert found["langfuse.session.id"] == "s"
+
+
+def test_livekit() -> None:
+    found = written({"lk.user_transcript": "hi", "lk.response.text": "hello"}, "livekit-agents", name="agent_turn")
+    assert found["langfuse.observation.type"] == "agent"
+    assert (found["langfuse.observation.input"], found["langfuse.observation.output"]) == ("hi", "hello")
+
+
+def test_vercel_cache_writes_stand_in_the_providers_metadata() -> None:
+    found = written(
+        {
+            "ai.operationId": "ai.generateText.doGenerate",
+            "ai.model.id": "claude",
+            "ai.usage.inputTokens": 100,
+            "ai.usage.outputTokens": 5,
+            "ai.usage.cachedInputTokens": 20,
+            "ai.response.providerMetadata": json.dumps({"anthropic": {"cacheCreationInputTokens": 30}}),
+        },
+        "ai",
+    )
+    assert json.loads(found["langfuse.observation.usage_details"]) == {
+        "input": 50, "output": 5, "input_cached_tokens": 20, "input_cache_creation": 30, "total": 105
+    }  # fmt: skip
+
+
+def test_openlit_counts_anthropics_input_without_cache() -> None:
+    found = written(
+        {
+            **CHAT,
+            "gen_ai.provider.name": "anthropic",
+            "gen_ai.usage.input_tokens": 15,
+            "gen_ai.usage.output_tokens": 2,
+            "gen_ai.usage.cache_read.input_tokens": 10,
+            "gen_ai.request.temperature": 1.0,
+            "gen_ai.request.max_tokens": 7,
+        },
+        "openlit.instrumentation.anthropic",
+    )
+    assert json.loads(found["langfuse.observation.usage_details"])["total"] == 27
+    assert json.loads(found["langfuse.observation.model.parameters"]) == {"max_tokens": 7}
+
+
+def test_a_failed_openlit_call_has_nothing_but_its_name() -> None:
+    found = written({}, "openlit.instrumentation.anthropic", name="chat claude-sonnet-4-5", status_code=2, status_message="429")
+    assert found["langfuse.observation.type"] == "generation"
+    assert found["langfuse.observation.model.name"] == "claude-sonnet-4-5"
+    assert json.loads(found["langfuse.observation.cost_details"])["total"] == 0
+
+
+@pytest.mark.parametrize("kind", ["TypeError", "builtins.TypeError"])
+def test_a_call_that_the_client_refused_is_no_call(kind: str) -> None:
+    asked = {key: value for key, value in CHAT.items() if "output" not in key and "usage" not in key and "response" not in key}
+    found = written({**asked, "error.type": kind}, status_code=2)
+    assert found["langfuse.observation.type"] == "span"
+    assert found["langfuse.observation.level"] == "ERROR"
+    assert "langfuse.observation.model.name" not in found
+
+
+def test_explicit_langfuse_keys_are_kept_as_given() -> None:
+    given = {
+        "langfuse.observation.type": "generation",
+        "langfuse.observation.input": '{ "spaced" : [1, 2] }',
+        "langfuse.observation.output": "plain",
+        "langfuse.observation.model.name": "mine",
+        "langfuse.observation.model.parameters": '{"max_tokens": "Infinity", "temperature": 0}',
+        "langfuse.observation.usage_details": '{"input": 5, "output": 2, "input_cached_tokens": 3}',
+        "langfuse.observation.level": "WARNING",
+        "langfuse.observation.metadata.key": '"v"',
+        "langfuse.trace.metadata.plan": "gold",
+        "langfuse.experiment.id": "e1",
+        "gen_ai.request.model": "ignored",
+        "gen_ai.operation.name": "chat",
+    }
+    found = written(given, "anything")
+    for key in ("input", "output", "level", "metadata.key"):
+        assert found[f"langfuse.observation.{key}"] == given[f"langfuse.observation.{key}"]
+    assert found["langfuse.observation.model.name"] == "mine"
+    assert json.loads(found["langfuse.observation.model.parameters"]) == {"temperature": 0}
+    assert json.loads(found["langfuse.observation.usage_details"])["total"] == 10
+    assert found["langfuse.trace.metadata.plan"] == "gold"
+    assert found["langfuse.experiment.id"] == "e1"
+
+
+def test_an_openai_usage_object_is_normalised() -> None:
+    usage = {
+        "prompt_tokens": 20,
+        "completion_tokens": 7,
+        "total_tokens": 27,
+        "prompt_tokens_details": {"cached_tokens": 12, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 5},
+    }
+    found = written({"langfuse.observation.type": "generation", "langfuse.observation.usage_details": json.dumps(usage)})
+    assert json.loads(found["langfuse.observation.usage_details"]) == {
+        "input": 8, "output": 2, "input_cached_tokens": 12, "output_reasoning_tokens": 5, "total": 27
+    }  # fmt: skip
