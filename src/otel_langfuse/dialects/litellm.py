@@ -71,7 +71,8 @@ def read(view: SpanView) -> Facts | None:
     if not any(key in attributes for key in _SURE_KEYS):
         return None
     TABLE.apply(attributes, facts)
-    facts.type = _REQUEST_TYPES.get(str(attributes.get("llm.request.type") or ""), ObservationType.GENERATION)
+    if "llm.request.type" in attributes:
+        facts.type = _REQUEST_TYPES.get(str(attributes["llm.request.type"]), ObservationType.GENERATION)
     _tools(attributes, facts)
     _calls(attributes, facts)
     _usage(attributes, facts)

@@ -93,28 +93,47 @@ class _TlsPool(urllib3.HTTPSConnectionPool):
 
 
 class Connections:
-    """A pool of kept-alive connections, direct or through a proxy.
+    """A pool of kept-alive connections, one for each host, direct or through a proxy.
+
+    Args:
+        proxy: URL of the proxy, or ``None``.
+        ca_file: PEM file of the certificate authorities to trust instead of the system's.
+        hosts: Hosts whose connections are kept.
 
     Raises:
         TransportError: The CA file or the proxy's URL cannot be used.
     """
 
-    def __init__(self, *, proxy: str | None, ca_file: str | None) -> None:
+    def __init__(self, *, proxy: str | None, ca_file: str | None, hosts: int = 1) -> None:
         context = _trust(ca_file)
         self._manager: urllib3.PoolManager
         if proxy is None:
-            self._manager = urllib3.PoolManager(num_pools=1, maxsize=1, ssl_context=context)
+            self._manager = urllib3.PoolManager(num_pools=hosts, maxsize=1, ssl_context=context)
         else:
-            self._manager = _proxy_manager(proxy, context)
+            self._manager = _proxy_manager(proxy, context, hosts)
         self._manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str], *, timeout: float, deadline: float) -> Answer:
         """Sends ``body`` once; ``deadline`` is a reading of ``time.monotonic``."""
+        return self.request("POST", url, body, headers, timeout=timeout, deadline=deadline)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        timeout: float,
+        deadline: float,
+        keep: int = BODY_LIMIT,
+    ) -> Answer:
+        """Sends ``body`` once and keeps ``keep`` bytes of the answer's body at the most."""
         _attempt.deadline = deadline
         _attempt.sent = False
         try:
             response = self._manager.urlopen(
-                "POST",
+                method,
                 url,
                 body=body,
                 headers=headers,
@@ -126,7 +145,7 @@ class Connections:
             )
         except (exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
             raise _translate(error, timeout=timeout, sent=_attempt.sent) from None
-        kept = _read(response)
+        kept = _read(response, keep)
         return Answer(response.status, {name.lower(): value for name, value in response.headers.items()}, kept)
 
     def close(self) -> None:
@@ -142,19 +161,19 @@ def _trust(ca_file: str | None) -> ssl.SSLContext:
         raise TransportError("tls", message) from None
 
 
-def _proxy_manager(proxy: str, context: ssl.SSLContext) -> urllib3.ProxyManager:
+def _proxy_manager(proxy: str, context: ssl.SSLContext, hosts: int) -> urllib3.ProxyManager:
     try:
         auth = parse_url(proxy).auth
         headers = urllib3.make_headers(proxy_basic_auth=unquote(auth)) if auth else None
         return urllib3.ProxyManager(
-            proxy, num_pools=1, maxsize=1, proxy_headers=headers, ssl_context=context, proxy_ssl_context=context
+            proxy, num_pools=hosts, maxsize=1, proxy_headers=headers, ssl_context=context, proxy_ssl_context=context
         )
     except (exceptions.HTTPError, ValueError):
         message = "the proxy's URL cannot be used: only http:// and https:// proxies are supported"
         raise TransportError("proxy", message) from None
 
 
-def _read(response: urllib3.BaseHTTPResponse) -> bytes:
+def _read(response: urllib3.BaseHTTPResponse, keep: int) -> bytes:
     """The kept part of the body. The connection goes back to the pool if the body ended in time, else it closes."""
     kept = bytearray()
     total = 0
@@ -165,7 +184,7 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
                 response.release_conn()
                 return bytes(kept)
             total += len(piece)
-            kept += piece[: BODY_LIMIT - len(kept)]
+            kept += piece[: keep - len(kept)]
     except (exceptions.HTTPError, http.client.HTTPException, OSError):
         pass  # The status is known, so the outcome is: the rest of the body has nothing to add.
     response.close()

@@ -26,7 +26,17 @@ from otel_langfuse.errors import DeliveryError
 if TYPE_CHECKING:
     from otel_langfuse.langfuse.connections import Connections
 
-__all__ = ["BODY_LIMIT", "Answer", "ErrorKind", "HttpTransport", "Transport", "TransportError"]
+__all__ = [
+    "BODY_LIMIT",
+    "Answer",
+    "ErrorKind",
+    "HttpTransport",
+    "Transport",
+    "TransportError",
+    "proxy_for",
+    "sdk_headers",
+    "uninstrumented",
+]
 
 BODY_LIMIT = 4096
 """Bytes of an answer's body that are kept."""
@@ -106,21 +116,12 @@ class HttpTransport:
         ca_file: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        token = base64.b64encode(f"{public_key}:{secret_key}".encode()).decode("ascii")
         self._url = url
         self._ca_file = ca_file
-        self._headers = {name.lower(): value for name, value in (headers or {}).items()} | {
-            "authorization": f"Basic {token}",
+        self._headers = sdk_headers(public_key, secret_key, headers) | {
             "content-type": "application/x-protobuf",
             "x-langfuse-ingestion-version": "4",
-            "x-langfuse-sdk-name": "otel-langfuse",
-            "x-langfuse-sdk-version": _version(),
-            "accept-encoding": "identity",
-            "user-agent": f"otel-langfuse/{_version()}",
         }
-        # The encoding is told per request, and the length is the body's.
-        for name in ("content-encoding", "content-length", "transfer-encoding"):
-            self._headers.pop(name, None)
         self._lock = threading.Lock()
         self._connections: Connections | None = None
         self._pid = os.getpid()
@@ -135,7 +136,7 @@ class HttpTransport:
         headers = dict(self._headers)
         if compressed:
             headers["content-encoding"] = "gzip"
-        with _uninstrumented():
+        with uninstrumented():
             return self._pool().post(self._url, body, headers, timeout=timeout, deadline=deadline)
 
     def close(self) -> None:
@@ -154,11 +155,27 @@ class HttpTransport:
             if self._connections is None:
                 from otel_langfuse.langfuse.connections import Connections
 
-                self._connections = Connections(proxy=_proxy_for(self._url), ca_file=self._ca_file)
+                self._connections = Connections(proxy=proxy_for(self._url), ca_file=self._ca_file)
             return self._connections
 
 
-def _proxy_for(url: str) -> str | None:
+def sdk_headers(public_key: str, secret_key: str, more: Mapping[str, str] | None) -> dict[str, str]:
+    """What every request to Langfuse says; names in lower case, ``more`` loses to what is set here."""
+    token = base64.b64encode(f"{public_key}:{secret_key}".encode()).decode("ascii")
+    headers = {name.lower(): value for name, value in (more or {}).items()} | {
+        "authorization": f"Basic {token}",
+        "x-langfuse-sdk-name": "otel-langfuse",
+        "x-langfuse-sdk-version": _version(),
+        "accept-encoding": "identity",
+        "user-agent": f"otel-langfuse/{_version()}",
+    }
+    # The encoding is told per request, and the length is the body's.
+    for name in ("content-encoding", "content-length", "transfer-encoding"):
+        headers.pop(name, None)
+    return headers
+
+
+def proxy_for(url: str) -> str | None:
     """The proxy that the environment names for ``url``, or ``None``.
 
     Only the environment is asked (``proxy_bypass`` does likewise when it names a proxy): macOS' system configuration
@@ -175,7 +192,8 @@ def _proxy_for(url: str) -> str | None:
 
 
 @contextmanager
-def _uninstrumented() -> Iterator[None]:
+def uninstrumented() -> Iterator[None]:
+    """Requests made meanwhile in this thread make no spans of an instrumented HTTP client."""
     context = otel_context.get_current()
     for key in (_SUPPRESS_INSTRUMENTATION_KEY, _SUPPRESS_HTTP_INSTRUMENTATION_KEY, _PLAIN_SUPPRESS_KEY):
         context = otel_context.set_value(key, True, context)

@@ -35,7 +35,7 @@ from otel_langfuse.pipeline import Options, Pipeline, Row
 from otel_langfuse.pipeline.masking import Masker
 from otel_langfuse.settings import Settings
 
-__all__ = ["Engine", "Mask", "Masks", "delivery_of", "masker_of", "settings_with"]
+__all__ = ["Engine", "Mask", "Masks", "delivery_of", "forked", "masker_of", "settings_with"]
 
 logger = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Engine:
         self._start_empty()
         atexit.register(_at_exit, weakref.WeakMethod(self.shutdown))
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_forked(weakref.WeakMethod(self._after_fork_in_child)))
+            os.register_at_fork(after_in_child=forked(weakref.WeakMethod(self._after_fork_in_child)))
 
     # ---------------------------------------------------------------------------- application's threads
 
@@ -304,10 +304,13 @@ class Engine:
 
     def _after_fork_in_child(self) -> None:
         self.counters.reset_after_fork()
+        self._may_log = OncePerInterval(60.0)
         self._start_empty()
 
 
-def _forked(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
+def forked(method: weakref.WeakMethod[Callable[[], None]]) -> Callable[[], None]:
+    """For `os.register_at_fork`: calls ``method`` if its object is still there."""
+
     def call() -> None:
         reset = method()
         if reset is not None:

@@ -5,11 +5,15 @@ Runs on the application's thread at each span start, so it knows no more than sc
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections import OrderedDict
 
 from opentelemetry.sdk.trace import Span
 from opentelemetry.trace import SpanContext
+
+from otel_langfuse.sdk.engine import forked
 
 __all__ = ["URL_KEY", "TraceLinks", "looks_like_genai"]
 
@@ -51,6 +55,12 @@ class TraceLinks:
 
     def __init__(self, base_url: str) -> None:
         self._base_url = base_url
+        self._start_empty()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=forked(weakref.WeakMethod(self._start_empty)))
+
+    def _start_empty(self) -> None:
+        """After a fork too: a thread that is not in the child may have held the lock, or that of an open span."""
         self._entries: OrderedDict[int, tuple[Span, bool]] = OrderedDict()
         self._lock = threading.Lock()
 
