@@ -4,7 +4,8 @@ Data goes one way: ``started`` and ``content`` are noted, ``ended`` reads the sp
 hands rows to the sink. One thread owns a pipeline; nothing here does I/O.
 """
 
-from otel_langfuse.pipeline.bridge import Options, Pipeline
+from otel_langfuse.pipeline.bridge import Pipeline
+from otel_langfuse.pipeline.options import Options
 from otel_langfuse.pipeline.row import Row
 from otel_langfuse.pipeline.tree import SpanStart
 

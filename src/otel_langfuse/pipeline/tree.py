@@ -82,6 +82,7 @@ class Node:
     written: bool = False
     type: ObservationType | None = None
     scope: str = ""
+    shown_name: str | None = None
     pending: tuple[SpanView, Facts] | None = None
     donated: Facts | None = None
     usage_below: bool = False

@@ -30,15 +30,15 @@ class LiveSpan:
 
     def __init__(self, span: ReadableSpan) -> None:
         self._span = span
-        self._seen = -1
+        self._seen: tuple[int, str] = (-1, "")
 
     def look(self) -> SpanView | None:
-        """The span as it is now; ``None`` if no attribute has come since the last look."""
+        """The span as it is now; ``None`` if neither name nor number of attributes changed since the last look."""
         attributes = self._span.attributes
-        size = len(attributes) if attributes is not None else 0
-        if size == self._seen:
+        seen = (len(attributes) if attributes is not None else 0, self._span.name)
+        if seen == self._seen:
             return None
-        self._seen = size
+        self._seen = seen
         return span_view(self._span)
 
     def peek(self) -> SpanView | None:

@@ -1,0 +1,146 @@
+"""From a placed span to a row: name, context, lifted input and output, and whether its usage is its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+from otel_langfuse.counters import OncePerInterval
+from otel_langfuse.model import Facts, SpanView
+from otel_langfuse.pipeline import context as contexts
+from otel_langfuse.pipeline.context import Context
+from otel_langfuse.pipeline.options import Options
+from otel_langfuse.pipeline.root import Lifted
+from otel_langfuse.pipeline.row import Row
+from otel_langfuse.pipeline.tree import Node
+
+__all__ = ["Enricher"]
+
+logger = logging.getLogger(__name__)
+
+_MAX_HEIGHT = 64  # ancestors asked for context, besides the entry: a bound on the work per span in very deep traces
+_GIVEN, _WORKFLOW, _ENTRY = 3, 2, 1  # how strong a trace's name is
+
+
+class Enricher:
+    """Adds to a span what its surroundings know.
+
+    Args:
+        options: See `Options`.
+        look: Reads an open span as far as it is; whether it is known to be kept.
+        may_log: Limits what is said about environments.
+    """
+
+    def __init__(self, options: Options, look: Callable[[Node], bool], may_log: OncePerInterval) -> None:
+        self._options = options
+        self._look = look
+        self._may_log = may_log
+        self._defaults = Context(release=options.release, version=options.version, environment=options.environment)
+
+    def row(self, node: Node, parent: Node | None, view: SpanView, facts: Facts, note: dict[str, str]) -> Row:
+        """The row of a span whose place is known; ``parent`` is ``None`` for the root."""
+        found = self._context(node, view)
+        is_root = parent is None
+        name = self._trace_name(node, found)
+        metadata = dict(found.metadata)
+        if is_root and self._options.trace_link:
+            metadata["trace_link"] = self._options.trace_link.replace("{trace_id}", view.trace_id.hex())
+        lifted = node.lifted if node.is_entry else None
+        return Row(
+            view=view,
+            facts=facts,
+            parent_id=parent.span_id if parent is not None else b"",
+            is_root=is_root,
+            name=name if is_root and name else facts.name or view.name,
+            trace_name=name,
+            user=found.user,
+            session=found.session or found.conversation,
+            tags=found.tags,
+            trace_metadata=metadata,
+            release=found.release,
+            version=found.version,
+            environment=self._environment(found.environment),
+            lifted_input=lifted.input if lifted is not None else None,
+            lifted_output=lifted.output if lifted is not None else None,
+            note=note,
+        )
+
+    def lift(self, node: Node, view: SpanView, facts: Facts) -> None:
+        """Offers a generation's question and answer to the entry spans above it."""
+        for entry in {node.entry, node.trace.root or node.entry}:
+            entry.lifted = entry.lifted or Lifted()
+            entry.lifted.offer(view, facts)
+
+    def share(self, survivor: Node, other: Node) -> None:
+        """Gives a duplicate in a trace of its own the context of the call that it repeats."""
+        layers: list[Context | None] = [other.entry.found, survivor.propagated, survivor.own]
+        for ancestor in survivor.ancestors():
+            layers += (ancestor.propagated, ancestor.own)
+        found = contexts.combine((*layers, survivor.entry.found))
+        other.entry.found = replace(found, trace_name=None, workflow=None, release=None, version=None, environment=None)
+
+    def own_usage(self, node: Node, facts: Facts) -> Facts:
+        """Agents and chains that repeat their children carry no usage; nor a model, which Langfuse would bill."""
+        if facts.type is None or facts.type.is_model_call or facts.dialect == "langfuse":
+            return facts
+        if facts.usage is not None and not node.usage_below:
+            return facts
+        if facts.usage is None and facts.model is None:
+            return facts
+        metadata = dict(facts.metadata)
+        if facts.model:
+            metadata.setdefault("model", facts.model)
+        return replace(facts, usage=None, cost=None, request_model=None, response_model=None, metadata=metadata)
+
+    def mark_usage(self, node: Node, facts: Facts) -> None:
+        """Notes on the ancestors that usage is counted below them."""
+        if facts.usage is None:
+            return
+        for ancestor in node.ancestors():
+            if ancestor.usage_below:
+                return
+            ancestor.usage_below = True
+
+    def _context(self, node: Node, view: SpanView) -> Context:
+        """What holds for a span when it is written; what it says itself is noted on the entry."""
+        layers: list[Context | None] = [node.propagated, node.own]
+        for height, ancestor in enumerate(node.ancestors()):
+            if height >= _MAX_HEIGHT:
+                ancestor = node.entry  # the last one asked
+            if self._look(ancestor) or ancestor.promised or ancestor.is_entry:
+                layers += (ancestor.propagated, ancestor.own)
+            if height >= _MAX_HEIGHT:
+                break
+        if node.is_entry:
+            layers.append(node.found)
+        elif node.own is not None or node.propagated is not None:
+            below = contexts.combine((node.entry.found, node.propagated, node.own))
+            node.entry.found = replace(below, release=None, version=None, environment=None)
+        layers += (self._defaults, contexts.of_resource(view.resource))
+        return contexts.combine(layers)
+
+    def _trace_name(self, node: Node, found: Context) -> str | None:
+        """The strongest name known so far: given, then the workflow's, then the entry span's."""
+        trace = node.trace
+        for rank, name in ((_GIVEN, found.trace_name), (_WORKFLOW, found.workflow)):
+            if name and rank > trace.name_rank:
+                trace.name, trace.name_rank = name, rank
+        if trace.name_rank < _WORKFLOW:
+            entry = trace.root or node.entry
+            self._look(entry)
+            if entry.shown_name:
+                trace.name, trace.name_rank = entry.shown_name, _ENTRY
+        return found.trace_name or trace.name
+
+    def _environment(self, given: str | None) -> str | None:
+        if not given:
+            return None
+        shown = contexts.normalise_environment(given)
+        if shown != given and self._may_log("environment"):
+            logger.warning(
+                "otel-langfuse: Langfuse shows environment %r as %r; it allows 40 lower-case letters, digits, - and _",
+                given[:60],
+                shown,
+            )
+        return shown

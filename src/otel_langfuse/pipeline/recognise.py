@@ -1,0 +1,89 @@
+"""Reading spans, ended or still open, and what is known of a node from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from otel_langfuse import dialects
+from otel_langfuse.model import Facts, ObservationType, SpanView
+from otel_langfuse.pipeline import context as contexts
+from otel_langfuse.pipeline.options import Options
+from otel_langfuse.pipeline.policy import Policy
+from otel_langfuse.pipeline.root import entry_name
+from otel_langfuse.pipeline.rules import apply_rules
+from otel_langfuse.pipeline.tree import Node
+
+__all__ = ["Recogniser"]
+
+_MAX_HEIGHT = 256  # ancestors looked at: a bound on the work per span in very deep traces
+
+
+class Recogniser:
+    """Reads views by dialects and rules, and notes on nodes what follows.
+
+    Args:
+        options: See `Options`.
+        policy: Which spans are kept.
+        report: Called with a text when an open span cannot be read.
+    """
+
+    def __init__(self, options: Options, policy: Policy, report: Callable[[str], None]) -> None:
+        self._options = options
+        self._policy = policy
+        self._report = report
+
+    def read(self, view: SpanView) -> Facts:
+        """What dialects and the user's rules say of a span."""
+        facts = dialects.read(view)
+        if self._options.attribute_map:
+            apply_rules(self._options.attribute_map, view, facts)
+        if not self._options.capture_content:
+            facts.input = facts.output = facts.system = facts.tools = None
+        return facts
+
+    def note(self, node: Node, view: SpanView, facts: Facts) -> bool:
+        """Notes on the node what its span says; whether the span gets a row of its own."""
+        keep = self._policy.keeps(view, facts)
+        node.scope = view.scope_name
+        node.own = contexts.of_facts(facts)
+        if node.is_entry:
+            node.shown_name = entry_name(view)
+        if keep:
+            node.kept = True
+            node.type = facts.type or ObservationType.SPAN
+        return keep
+
+    def look(self, node: Node) -> bool:
+        """Reads an open span as far as it is; whether it is known to be kept."""
+        start = node.start
+        if not node.open or start is None or start.live is None:
+            return node.kept
+        try:
+            view = start.live.look()
+        except Exception as error:  # noqa: BLE001  # the span is the application's; reading it must not stop others
+            self._report(f"an open span could not be read: {type(error).__name__}")
+            return node.kept
+        if view is not None:
+            self.note(node, view, self.read(view))
+        return node.kept
+
+    def peek(self, node: Node) -> SpanView | None:
+        """The span of a node as it is now, ended or open; ``None`` when it is gone."""
+        if node.pending is not None:
+            return node.pending[0]
+        start = node.start
+        try:
+            return start.live.peek() if node.open and start is not None and start.live is not None else None
+        except Exception:  # noqa: BLE001  # likewise
+            return None
+
+    def generation_above(self, node: Node) -> Node | None:
+        """The nearest ancestor that is a model call, open or ended."""
+        for height, ancestor in enumerate(node.ancestors()):
+            if ancestor.type is None:
+                self.look(ancestor)
+            if ancestor.type is not None and ancestor.type.is_model_call:
+                return ancestor
+            if height >= _MAX_HEIGHT:
+                break
+        return None

@@ -1,0 +1,101 @@
+"""The memory of a pipeline: open and lately finished traces, bounded in spans and in time."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+
+from otel_langfuse.pipeline.tree import Node, SpanStart, Trace
+
+__all__ = ["Traces"]
+
+_MAX_OWED = 10_000
+
+
+class Traces:
+    """Finds nodes by id, and says which traces may be forgotten.
+
+    Args:
+        linger: Seconds that a trace without open spans is remembered.
+        max_open: Seconds after its last activity that a trace with open spans is remembered.
+        max_nodes: Spans to remember over all traces; the longest idle go first.
+    """
+
+    def __init__(self, linger: float, max_open: float, max_nodes: int) -> None:
+        self._linger = linger
+        self._max_open = max_open
+        self._max_nodes = max_nodes
+        # Each in order of last activity.
+        self._open: OrderedDict[bytes, Trace] = OrderedDict()
+        self._idle: OrderedDict[bytes, Trace] = OrderedDict()
+        # Spans that a placeholder stands for, whose trace is forgotten: when they end at last, they replace it.
+        self._owed: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
+        self.open_scopes: Counter[str] = Counter()
+        self.nodes = 0
+
+    def of(self, trace_id: bytes, now: float) -> Trace:
+        """The trace, which is active now."""
+        trace = self._open.get(trace_id)
+        if trace is not None:
+            self._open.move_to_end(trace_id)
+        else:
+            trace = self._idle.pop(trace_id) if trace_id in self._idle else Trace(trace_id)
+            self._open[trace_id] = trace
+        trace.last_seen = now
+        return trace
+
+    def add(self, trace: Trace, span_id: bytes, parent_id: bytes, start_ns: int, start: SpanStart | None = None) -> Node:
+        """A new open node; one that a placeholder stood for is promised."""
+        self.nodes += 1
+        node = trace.add(span_id, parent_id, start_ns)
+        if start is not None:
+            node.start = start
+            self.open_scopes[start.scope] += 1
+        if self._owed and (trace.trace_id, span_id) in self._owed:
+            del self._owed[trace.trace_id, span_id]
+            node.promised = True
+        return node
+
+    def close(self, node: Node) -> None:
+        """Notes that a span has ended, or counts as ended."""
+        node.open = False
+        node.trace.open -= 1
+        if node.start is not None:
+            left = self.open_scopes[node.start.scope] - 1
+            if left > 0:
+                self.open_scopes[node.start.scope] = left
+            else:
+                del self.open_scopes[node.start.scope]
+
+    def rest(self, trace: Trace) -> None:
+        """Lets a trace without open spans wait for late ones."""
+        if not trace.open and trace.trace_id in self._open:
+            self._idle[trace.trace_id] = self._open.pop(trace.trace_id)
+
+    def owe(self, trace_id: bytes, span_id: bytes) -> None:
+        """Remembers that a placeholder was written for a span."""
+        self._owed[trace_id, span_id] = None
+        if len(self._owed) > _MAX_OWED:
+            self._owed.popitem(last=False)
+
+    def stale(self, now: float) -> Iterator[Trace]:
+        """Traces to forget; the caller forgets each before it asks for the next."""
+        for traces, patience in ((self._idle, self._linger), (self._open, self._max_open)):
+            while traces:
+                trace = next(iter(traces.values()))
+                if now - trace.last_seen <= patience and self.nodes <= self._max_nodes:
+                    break
+                yield trace
+
+    def all(self) -> list[Trace]:
+        """Every trace that is remembered."""
+        return [*self._idle.values(), *self._open.values()]
+
+    def forget(self, trace: Trace) -> None:
+        """Lets go of a trace."""
+        for node in trace.nodes.values():
+            if node.open:
+                self.close(node)
+        self._open.pop(trace.trace_id, None)
+        self._idle.pop(trace.trace_id, None)
+        self.nodes -= len(trace.nodes)
