@@ -185,7 +185,7 @@ class Settings:
         "OTEL_LANGFUSE_MEDIA_INLINE_BYTES",
         read_size,
         "Images, audio and files up to this size stay in the span as data URLs.",
-        text="64 KiB",
+        text="64KiB",
     )
     capture_content: bool = _field(
         True, "OTEL_LANGFUSE_CAPTURE_CONTENT", read_flag, "Off: no prompts, answers or tool values reach Langfuse."
@@ -204,7 +204,11 @@ class Settings:
     )
     baggage: bool = _field(False, "OTEL_LANGFUSE_BAGGAGE", read_flag, "Read user, session and tags from W3C baggage as well.")
     queue_bytes: int = _field(
-        256 << 20, "OTEL_LANGFUSE_QUEUE_BYTES", read_size, "Most memory that unsent spans may take.", text="256MiB"
+        256 << 20,
+        "OTEL_LANGFUSE_QUEUE_BYTES",
+        read_size,
+        "Bound in bytes of each of two queues: spans to be mapped, and requests to be sent.",
+        text="256MiB",
     )
     request_bytes: int = _field(
         4 << 20, "OTEL_LANGFUSE_REQUEST_BYTES", read_size, "Most bytes in one request before compression.", text="4MiB"
