@@ -1,4 +1,7 @@
-"""Recorded OTLP, converted: exactly the bytes that would be sent to Langfuse if everything came in time."""
+"""Recorded OTLP, converted: the bytes that would be sent to Langfuse if everything came in time.
+
+Nothing is uploaded: notes stand for large media, as they do when upload is off.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from dataclasses import dataclass
 
 from otel_langfuse.counters import Counters
 from otel_langfuse.langfuse.copy import LangfuseCopy
+from otel_langfuse.langfuse.media_upload import MediaUploader
 from otel_langfuse.langfuse.wire import EncodedSpan, assemble
 from otel_langfuse.model import LogView, ObservationType, SpanView
 from otel_langfuse.pipeline import Options, Pipeline, Row
@@ -59,14 +63,16 @@ def convert_views(
     """Converts spans and records that have been read already, from either road."""
     settings = settings if settings is not None else Settings.resolve({})
     counters = counters if counters is not None else Counters()
-    copy = LangfuseCopy(Masker.from_settings(settings.mask, None, counters=counters))
+    masker = Masker.from_settings(settings.mask, None, counters=counters)
+    copy = LangfuseCopy(masker, inline_bytes=settings.media_inline_bytes)
+    media = MediaUploader(None, counters=counters)
     spans: list[EncodedSpan] = []
     generations = 0
 
     def sink(row: Row) -> None:
         nonlocal generations
         generations += row.facts.type in (ObservationType.GENERATION, ObservationType.EMBEDDING)
-        spans.append(copy.encode(row))
+        media.submit(copy.draft(row), spans.append)
 
     replay(Pipeline(sink, Options.of(settings), counters=counters), views, records)
     notes = {**counters.counts, **{f"dropped_{reason}": n for reason, n in counters.drops.items()}}

@@ -19,24 +19,23 @@ logger = logging.getLogger(__name__)
 class OncePerInterval:
     """Answers ``True`` at most once per ``seconds`` for each key; keeps log storms out.
 
-    Thread-safe. Holds one float per key; keys are fixed strings of this package, so it is bounded.
+    Needs no lock: two threads that ask at the same moment may both speak, and a fork cannot leave a lock behind. Holds
+    one float per key; keys are fixed strings of this package, so it is bounded.
     """
 
     def __init__(self, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
         self._last: dict[str, float] = {}
-        self._lock = threading.Lock()
 
     def __call__(self, key: str) -> bool:
         """Whether the caller may speak about ``key`` now."""
         now = self._clock()
-        with self._lock:
-            last = self._last.get(key)
-            if last is not None and now - last < self._seconds:
-                return False
-            self._last[key] = now
-            return True
+        last = self._last.get(key)
+        if last is not None and now - last < self._seconds:
+            return False
+        self._last[key] = now
+        return True
 
 
 class Counters:

@@ -58,8 +58,11 @@ def _field(  # one row of the table; the caller's annotation gives the type
     secret: bool = False,
     text: str = "",
     parse_env: Mapping[str, Callable[[object], object]] | None = None,
+    unreadable: tuple[object, str] | None = None,
 ) -> Any:
     metadata = {
+        # What holds when a value was given that cannot be read, where the default would betray what was meant.
+        "unreadable": unreadable,
         "env": tuple(env.split()),
         "parse": parse,
         "parse_env": parse_env or {},
@@ -106,6 +109,8 @@ class Settings:
         "LANGFUSE_BASE_URL LANGFUSE_HOST",
         read_base_url,
         "Where Langfuse runs, without a path of its API.",
+        # The default is somebody else's server: prompts must not go there by mistake.
+        unreadable=("", "nothing is sent to Langfuse until that is mended"),
     )
     export_path: str = _field(
         "/api/public/otel/v1/traces",
@@ -188,7 +193,11 @@ class Settings:
         text="64KiB",
     )
     capture_content: bool = _field(
-        True, "OTEL_LANGFUSE_CAPTURE_CONTENT", read_flag, "Off: no prompts, answers or tool values reach Langfuse."
+        True,
+        "OTEL_LANGFUSE_CAPTURE_CONTENT",
+        read_flag,
+        "Off: no prompts, answers or tool values reach Langfuse.",
+        unreadable=(False, "content is left out until that is mended"),
     )
     trace_link: str | None = _field(
         None,
@@ -278,13 +287,13 @@ class Settings:
     @property
     def configured(self) -> bool:
         """Whether spans can be sent."""
-        return self.enabled and bool(self.public_key) and bool(self.secret_key)
+        return self.enabled and bool(self.public_key) and bool(self.secret_key) and bool(self.base_url)
 
     @property
     def problem(self) -> str | None:
         """Why nothing is sent although it should be, in one sentence; ``None`` when all is well or switched off."""
-        if not self.enabled or self.configured:
-            return None
+        if not self.enabled or self.configured or not self.base_url:
+            return None  # an address that cannot be read was said to be one
         if self.public_key:
             state = "LANGFUSE_PUBLIC_KEY is set but LANGFUSE_SECRET_KEY is not"
         elif self.secret_key:
@@ -341,15 +350,15 @@ def _resolve(field: dataclasses.Field[Any], keyword: object, environ: Mapping[st
         if value is not None:
             used = source
             break
-    if value is None:
+    if value is None and refused and meta["unreadable"] is not None:
+        value, consequence = meta["unreadable"]
+    elif value is None:
         value = field.default if field.default is not dataclasses.MISSING else {}
+        consequence = f"using the default ({meta['default']})"
+    else:
+        consequence = f"using {'its value' if meta['secret'] else _written(value)} from {used}"
     if refused:
-        instead = "its value" if meta["secret"] else _written(value)
-        logger.warning(
-            "otel-langfuse: %s; using %s.",
-            "; ".join(refused),
-            f"{instead} from {used}" if used else f"the default ({meta['default']})",
-        )
+        logger.warning("otel-langfuse: %s; %s.", "; ".join(refused), consequence)
     return value
 
 

@@ -58,7 +58,13 @@ TABLE = Table(
     )
 )
 _RECORD_TABLE = Table(CONTENT)
-_SURE_KEYS = ("gen_ai.operation.name", "gen_ai.provider.name", "gen_ai.request.model", "gen_ai.input.messages")
+_SURE_KEYS = (
+    "gen_ai.operation.name",
+    "gen_ai.provider.name",
+    "gen_ai.request.model",
+    "gen_ai.response.model",
+    "gen_ai.input.messages",
+)
 _SCOPES = ("opentelemetry.instrumentation.genai.", "opentelemetry.util.genai")
 
 
@@ -101,7 +107,7 @@ def _type(facts: Facts) -> ObservationType | None:
         return known
     if "tool_name" in facts.metadata and not facts.operation:
         return ObservationType.TOOL
-    return ObservationType.GENERATION if facts.request_model and not facts.operation else None
+    return ObservationType.GENERATION if facts.model and not facts.operation else None
 
 
 def _first_token(view: SpanView, facts: Facts) -> None:

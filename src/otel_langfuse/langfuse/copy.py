@@ -1,5 +1,8 @@
 """The Langfuse copy of a span: its row as attributes, masked, encoded.
 
+Large media are taken out between attributes and masks: masks never see base64, and what a mask removes is not uploaded.
+What is left then is a draft, which can wait for its media and be encoded in another thread.
+
 Masking runs here, after mapping, on everything that can carry a person's words: content, metadata, parameters,
 status messages, and resource attributes (which Langfuse shows as metadata). Ids, types, models, counts, times stay.
 """
@@ -8,25 +11,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from otel_langfuse.dialects.reading import as_text
 from otel_langfuse.langfuse.attributes import write
+from otel_langfuse.langfuse.media import CONTENT_FIELDS, METADATA, Media, extract, present, substitute
 from otel_langfuse.langfuse.wire import AttributeValue, EncodedSpan, encode_resource, encode_scope, encode_span
 from otel_langfuse.model import Value
 from otel_langfuse.pipeline.row import Row
 
-__all__ = ["LangfuseCopy", "TextMasker"]
+__all__ = ["Draft", "LangfuseCopy", "TextMasker"]
 
 _MASKED = {
-    "langfuse.observation.input": "input",
-    "langfuse.observation.output": "output",
-    "langfuse.trace.input": "input",
-    "langfuse.trace.output": "output",
+    **CONTENT_FIELDS,
     "langfuse.observation.status_message": "status_message",
     "langfuse.observation.model.parameters": "parameters",
 }
-_METADATA = ("langfuse.observation.metadata.", "langfuse.trace.metadata.")
 _CACHED = 256
 
 
@@ -37,51 +38,113 @@ class TextMasker(Protocol):
         """The text without what must not leave."""
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A span as Langfuse gets it, masked and not encoded yet.
+
+    Attributes:
+        media: Large media whose tokens stand in the attributes, once per field.
+        masked_media: How many more there were before masking.
+    """
+
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes
+    name: str
+    kind: int
+    start_ns: int
+    end_ns: int
+    status_code: int
+    status_message: str = field(repr=False)
+    attributes: Mapping[str, AttributeValue] = field(repr=False)
+    resource: bytes = field(repr=False)
+    scope: bytes = field(repr=False)
+    media: tuple[Media, ...] = ()
+    masked_media: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes held, about."""
+        texts = sum(len(value) for value in self.attributes.values() if isinstance(value, str))
+        return texts + sum(len(media.data) for media in self.media)
+
+    def encode(self, shown: Mapping[Media, str] | None = None) -> EncodedSpan:
+        """The bytes to send; media that ``shown`` has no text for are shown as notes."""
+        attributes = self.attributes
+        if self.media:
+            shown = shown or {}
+            attributes = substitute(attributes, {media: shown.get(media, media.note) for media in self.media})
+        return EncodedSpan(
+            trace_id=self.trace_id,
+            span_id=self.span_id,
+            resource=self.resource,
+            scope=self.scope,
+            span=encode_span(
+                trace_id=self.trace_id,
+                span_id=self.span_id,
+                parent_id=self.parent_id,
+                name=self.name,
+                kind=self.kind,
+                start_ns=self.start_ns,
+                end_ns=self.end_ns,
+                attributes=attributes,
+                status_code=self.status_code,
+                status_message=self.status_message,
+            ),
+        )
+
+
 class LangfuseCopy:
-    """Encodes rows; keeps the encoded resources and scopes of late, which most spans share.
+    """Drafts rows; keeps the encoded resources and scopes of late, which most spans share.
 
     Args:
         masker: Applied to texts, or ``None``.
+        inline_bytes: Media up to this size stay in the text.
     """
 
-    def __init__(self, masker: TextMasker | None = None) -> None:
+    def __init__(self, masker: TextMasker | None = None, *, inline_bytes: int = 65_536) -> None:
         self._masker = masker
+        self._inline_bytes = inline_bytes
         self._resources: OrderedDict[int, tuple[Mapping[str, Value], bytes]] = OrderedDict()
         self._scopes: dict[tuple[str, str], bytes] = {}
 
-    def encode(self, row: Row) -> EncodedSpan:
-        """The span as Langfuse gets it."""
+    def draft(self, row: Row) -> Draft:
+        """The span as Langfuse gets it, with its large media beside it."""
         view = row.view
-        attributes = write(row)
+        attributes, found = extract(write(row), self._inline_bytes)
+        media = found
         status = view.status_message
         if self._masker is not None:
             attributes = self._mask(attributes)
+            media = present(attributes, found) if found else found
             status = self._masker.mask_text(status, "status_message") if status else ""
-        return EncodedSpan(
+        return Draft(
             trace_id=view.trace_id,
             span_id=view.span_id,
+            parent_id=row.parent_id,
+            name=row.name,
+            kind=view.kind,
+            start_ns=view.start_ns,
+            end_ns=view.end_ns,
+            status_code=view.status_code,
+            status_message=status,
+            attributes=attributes,
             resource=self._resource(view.resource),
             scope=self._scope(view.scope_name, view.scope_version),
-            span=encode_span(
-                trace_id=view.trace_id,
-                span_id=view.span_id,
-                parent_id=row.parent_id,
-                name=row.name,
-                kind=view.kind,
-                start_ns=view.start_ns,
-                end_ns=view.end_ns,
-                attributes=attributes,
-                status_code=view.status_code,
-                status_message=status,
-            ),
+            media=media,
+            masked_media=len(found) - len(media),
         )
+
+    def encode(self, row: Row) -> EncodedSpan:
+        """The span as Langfuse gets it when no media can be uploaded."""
+        return self.draft(row).encode()
 
     def _mask(self, attributes: dict[str, AttributeValue]) -> dict[str, AttributeValue]:
         assert self._masker is not None
         out: dict[str, AttributeValue] = {}
         for key, value in attributes.items():
             field = _MASKED.get(key)
-            if field is None and key.startswith(_METADATA):
+            if field is None and key.startswith(METADATA):
                 field = "metadata"
             if field is None:
                 out[key] = value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
 from opentelemetry.sdk.trace import ReadableSpan
@@ -11,11 +12,12 @@ from opentelemetry.sdk.trace import ReadableSpan
 from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.langfuse.copy import LangfuseCopy
 from otel_langfuse.langfuse.delivery import Delivery
+from otel_langfuse.langfuse.media_upload import MediaUploader
 from otel_langfuse.langfuse.transport import Transport
 from otel_langfuse.langfuse.wire import EncodedSpan
 from otel_langfuse.pipeline import Options, Pipeline, Row
 from otel_langfuse.pipeline.replay import replay
-from otel_langfuse.sdk.engine import Mask, Masks, delivery_of, masker_of, settings_with
+from otel_langfuse.sdk.engine import MEDIA_SHARE, Mask, Masks, delivery_of, masker_of, media_of, settings_with
 from otel_langfuse.views.sdk import span_view
 
 __all__ = ["Batches"]
@@ -41,6 +43,7 @@ class Batches:
         self._lock = threading.Lock()
         self._copy: LangfuseCopy | None = None
         self._delivery: Delivery | None = None
+        self._media: MediaUploader | None = None
         self._warned = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> bool:
@@ -58,20 +61,26 @@ class Batches:
         if not self.settings.configured:
             return True
         with self._lock:
-            if self._copy is None or self._delivery is None:
-                self._copy = LangfuseCopy(masker_of(self.settings, self.mask, self._counters))
+            if self._copy is None or self._delivery is None or self._media is None:
+                masker = masker_of(self.settings, self.mask, self._counters)
+                self._copy = LangfuseCopy(masker, inline_bytes=self.settings.media_inline_bytes)
                 self._delivery = delivery_of(self.settings, self._counters, self._transport)
-            copy, delivery = self._copy, self._delivery
+                self._media = media_of(self.settings, self._counters, self._transport)
+            copy, delivery, media = self._copy, self._delivery, self._media
         encoded: list[EncodedSpan] = []
 
         def sink(row: Row) -> None:
-            encoded.append(copy.encode(row))
+            draft = copy.draft(row)
+            if draft.media or draft.masked_media:
+                media.submit(draft, lambda span: delivery.offer([span]))
+            else:
+                encoded.append(draft.encode())
 
         views = [view for span in spans if (view := span_view(span)) is not None]
         replay(Pipeline(sink, Options.of(self.settings), counters=self._counters), views)
         lost = sum(self._counters.drops.values())
         delivery.offer(encoded)
-        settled = delivery.force_flush(self.settings.timeout)
+        settled = self.force_flush(self.settings.timeout)
         return settled and sum(self._counters.drops.values()) == lost
 
     def _warn_once(self) -> None:
@@ -89,13 +98,17 @@ class Batches:
             )
 
     def force_flush(self, timeout: float) -> bool:
-        """Whether everything queued was delivered or dropped in time."""
-        return self._delivery is None or self._delivery.force_flush(timeout)
+        """Whether everything queued was delivered or dropped in time; media and spans get ``timeout`` seconds each."""
+        uploaded = self._media is None or self._media.force_flush(timeout)
+        return (self._delivery is None or self._delivery.force_flush(timeout)) and uploaded
 
     def shutdown(self) -> None:
         """Delivers what is left within the time that the settings give."""
+        deadline = time.monotonic() + self.settings.shutdown_timeout
+        if self._media is not None:
+            self._media.shutdown(self.settings.shutdown_timeout * MEDIA_SHARE)
         if self._delivery is not None:
-            self._delivery.shutdown(self.settings.shutdown_timeout)
+            self._delivery.shutdown(max(deadline - time.monotonic(), 0.0))
 
     def status(self) -> dict[str, object]:
         """Counters and last error; no content, no keys."""

@@ -4,7 +4,7 @@ Rules:
 
 - The application's thread appends to a queue and returns. It never waits, encodes, or does I/O.
 - The queue is bounded in bytes; when it is full the newest span is dropped and counted.
-- One daemon thread maps, started by the first span; delivery has a thread of its own.
+- One daemon thread maps, started by the first span; delivery has a thread of its own, and so has the upload of media.
 - The engine drains by itself at interpreter exit and at the end of a multiprocessing child. After a fork the child
   starts with an empty queue and a fresh worker: the parent's spans are the parent's.
 - An error while mapping one span costs that span, and is counted; it never reaches the application.
@@ -28,6 +28,7 @@ from otel_langfuse.errors import ConfigError
 from otel_langfuse.langfuse.answers import Endpoint
 from otel_langfuse.langfuse.copy import LangfuseCopy, TextMasker
 from otel_langfuse.langfuse.delivery import Delivery
+from otel_langfuse.langfuse.media_upload import MediaUploader
 from otel_langfuse.langfuse.transport import HttpTransport, Transport
 from otel_langfuse.langfuse.wire import EncodedSpan
 from otel_langfuse.model import SpanView
@@ -35,13 +36,16 @@ from otel_langfuse.pipeline import Options, Pipeline, Row
 from otel_langfuse.pipeline.masking import Masker
 from otel_langfuse.settings import Settings
 
-__all__ = ["Engine", "Mask", "Masks", "delivery_of", "forked", "masker_of", "settings_with"]
+__all__ = ["MEDIA_SHARE", "Engine", "Mask", "Masks", "delivery_of", "forked", "masker_of", "media_of", "settings_with"]
 
 logger = logging.getLogger(__name__)
 
 Mask = Callable[[Any, str], Any]
 Masks = Mask | str | Sequence[str]
 Job = Callable[[Pipeline], None]
+
+MEDIA_SHARE = 0.6
+"""Of the time for shutdown, what uploads may take; the rest is for delivering the spans that waited for them."""
 
 _BATCH = 64  # rows handed to delivery at a time
 _WAKE_AT = 512  # queued jobs that wake the worker before its interval is over
@@ -98,6 +102,11 @@ def delivery_of(settings: Settings, counters: Counters, transport: Transport | N
     )
 
 
+def media_of(settings: Settings, counters: Counters, transport: Transport | None = None) -> MediaUploader:
+    """The way of large media to Langfuse; a transport of the caller's own stands for a network that is not there."""
+    return MediaUploader.of(settings, counters) if transport is None else MediaUploader(None, counters=counters)
+
+
 class Engine:
     """Takes spans and content from any thread, maps them on its own, delivers them.
 
@@ -124,8 +133,9 @@ class Engine:
         self.settings = settings
         self.counters = Counters()
         self._should_export = should_export
-        self._copy = LangfuseCopy(masker_of(settings, mask, self.counters))
+        self._copy = LangfuseCopy(masker_of(settings, mask, self.counters), inline_bytes=settings.media_inline_bytes)
         self._delivery = delivery_of(settings, self.counters, transport)
+        self._media = media_of(settings, self.counters, transport)
         self._interval = min(settings.flush_interval, 1.0)
         self._may_log = OncePerInterval(60.0)
         self._closed = False
@@ -163,8 +173,10 @@ class Engine:
     def force_flush(self, timeout: float) -> bool:
         """Whether everything submitted before is delivered or dropped within ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
-        return self._drain(timeout, lambda pipeline: pipeline.flush()) and self._delivery.force_flush(
-            max(deadline - time.monotonic(), 0.0)
+        return (
+            self._drain(timeout, lambda pipeline: pipeline.flush())
+            and self._media.force_flush(max(deadline - time.monotonic(), 0.0))
+            and self._delivery.force_flush(max(deadline - time.monotonic(), 0.0))
         )
 
     def shutdown(self, timeout: float | None = None) -> bool:
@@ -179,6 +191,7 @@ class Engine:
                 self._wake.set()
                 if not in_time:
                     self.counters.drop("shutdown", sum(spans for _, _, spans in list(self._queue)))
+                self._media.shutdown(max(deadline - time.monotonic(), 0.0) * MEDIA_SHARE)
                 self._outcome = self._delivery.shutdown(max(deadline - time.monotonic(), 0.0)) and in_time
             return self._outcome
 
@@ -193,7 +206,7 @@ class Engine:
         return {
             "counters": dict(self.counters.counts),
             "dropped": dict(self.counters.drops),
-            "queue_bytes": self._bytes + delivered["queue_bytes"],
+            "queue_bytes": self._bytes + self._media.queue_bytes + delivered["queue_bytes"],
             "last_error": delivered["last_error"],
             "last_success_at": delivered["last_success_at"],
         }
@@ -268,9 +281,16 @@ class Engine:
 
     def _take(self, row: Row) -> None:
         try:
-            self._rows.append(self._copy.encode(row))
+            draft = self._copy.draft(row)
+            if draft.media or draft.masked_media:
+                self._media.submit(draft, self._deliver)
+            else:
+                self._rows.append(draft.encode())
         except Exception as error:  # noqa: BLE001  # one bad row must not take its trace with it
             self._failed("encoding_failed", error)
+
+    def _deliver(self, span: EncodedSpan) -> None:
+        self._delivery.offer([span])
 
     def _hand_over(self) -> None:
         if self._rows:

@@ -20,6 +20,7 @@ from otel_langfuse.sdk import registry
 from otel_langfuse.sdk.exporter import LangfuseSpanExporter
 from otel_langfuse.sdk.logs import LangfuseLogRecordProcessor
 from otel_langfuse.sdk.processor import LangfuseSpanProcessor
+from otel_langfuse.settings import Settings
 
 __all__ = ["instrument_openai", "take_over"]
 
@@ -47,7 +48,7 @@ def take_over() -> None:
     logs = get_logger_provider()
     if isinstance(logs, LoggerProvider):
         logs.add_log_record_processor(LangfuseLogRecordProcessor())
-    _default_hook(processor)
+    _default_hook(processor.settings)
     _warn_of_doubles()
 
 
@@ -56,10 +57,10 @@ def _processor_for(exporter: LangfuseSpanExporter) -> LangfuseSpanProcessor:
     return LangfuseSpanProcessor(exporter.settings, mask=exporter.mask)
 
 
-def _default_hook(processor: LangfuseSpanProcessor) -> None:
+def _default_hook(settings: Settings) -> None:
     """Chooses our completion hook unless the user chose one, or forbade content."""
     forbidden = os.environ.get(_CAPTURE, "").strip().lower() == "no_content"
-    if _HOOK not in os.environ and not forbidden and processor.settings.capture_content:
+    if _HOOK not in os.environ and not forbidden and settings.capture_content:
         os.environ[_HOOK] = "langfuse"
 
 
@@ -86,7 +87,7 @@ def _warn_of_doubles() -> None:
         )
 
 
-def instrument_openai() -> None:
+def instrument_openai(settings: Settings) -> None:
     """Instruments the OpenAI SDK without the launcher, once (``LANGFUSE_OPENAI_INSTRUMENTATION=true``)."""
     from importlib import import_module
 
@@ -98,6 +99,7 @@ def instrument_openai() -> None:
         )
         return
     _warn_of_doubles()
+    _default_hook(settings)
     instrumentor = import_module(_INSTRUMENTATIONS[found[-1]]).OpenAIInstrumentor()
     if not instrumentor.is_instrumented_by_opentelemetry:
         instrumentor.instrument()

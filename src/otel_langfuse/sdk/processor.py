@@ -80,7 +80,7 @@ class LangfuseSpanProcessor(SpanProcessor):
             if self._settings.openai_instrumentation:
                 from otel_langfuse.sdk.launch import instrument_openai
 
-                instrument_openai()
+                instrument_openai(settings)
         except Exception as error:  # noqa: BLE001  # border to the host: observability must not stop an application
             logger.warning("otel-langfuse could not start (%s); nothing is sent to Langfuse", type(error).__name__)
 

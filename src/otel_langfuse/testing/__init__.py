@@ -1,6 +1,6 @@
 """Stand-ins for the network and for time, for the tests of those who use this package.
 
-``FakeLangfuse`` is an HTTP endpoint that checks and keeps what it gets and fails as it is told; ``OtlpSink`` takes OTLP
+``FakeLangfuse`` is an HTTP endpoint that checks and keeps spans and media and fails as it is told; ``OtlpSink`` takes OTLP
 as Tempo or a Collector would; ``ScriptedTransport`` replaces the network altogether; ``FakeClock`` moves when told.
 """
 
@@ -15,6 +15,7 @@ from otel_langfuse.testing.fake_langfuse import (
     slow_body,
     slow_headers,
 )
+from otel_langfuse.testing.fake_media import MediaLink
 from otel_langfuse.testing.http_server import Received
 from otel_langfuse.testing.otlp_sink import OtlpSink
 from otel_langfuse.testing.transport import ScriptedTransport
@@ -22,6 +23,7 @@ from otel_langfuse.testing.transport import ScriptedTransport
 __all__ = [
     "FakeClock",
     "FakeLangfuse",
+    "MediaLink",
     "OtlpSink",
     "Received",
     "Reply",

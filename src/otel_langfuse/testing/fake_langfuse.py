@@ -1,7 +1,7 @@
 """A Langfuse that lives in the test's process: it checks what it gets as the server does, keeps it, and fails on order.
 
 It knows the ingestion endpoint of Langfuse 4.16: method, path, Basic auth, content type, gzip, the ingestion version,
-and that one span without ids costs its whole batch.
+and that one span without ids costs its whole batch. And it knows the media API (``fake_media.py``), storage included.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from otel_langfuse.testing.fake_media import MEDIA_PATH, STORAGE_PATH, MediaLink, MediaShelf
 from otel_langfuse.testing.http_server import Handler, HttpEndpoint, Received
 
 __all__ = [
@@ -109,7 +110,8 @@ class FakeLangfuse(HttpEndpoint):
     """A scripted Langfuse on a free port of 127.0.0.1; a context manager.
 
     Checks come first (401, 404, 405, 400 as the server answers them), then the script, then the standing rules
-    (``fail_until``, ``limit_bytes``, ``reject_if``), then 200.
+    (``fail_until``, ``limit_bytes``, ``reject_if``), then 200. Requests about media have a script of their own
+    (``script_media``) and are touched by nothing of that.
 
     Args:
         public_key: Key to ask for; without keys, any are taken.
@@ -117,6 +119,8 @@ class FakeLangfuse(HttpEndpoint):
         path: Where spans are taken.
         tls: Serves HTTPS with this context.
     """
+
+    methods = frozenset({"POST", "PUT", "PATCH"})
 
     def __init__(
         self,
@@ -135,6 +139,9 @@ class FakeLangfuse(HttpEndpoint):
         self._bad: Callable[[Span], bool] = lambda _: False
         self._limit: int | None = None
         self._failing: tuple[threading.Event, int] | None = None
+        self._shelf = MediaShelf()
+        self._media_script: list[Behaviour | None] = []
+        self._media_requests: list[Received] = []
 
     @property
     def traces_url(self) -> str:
@@ -157,6 +164,34 @@ class FakeLangfuse(HttpEndpoint):
     def fail_until(self, event: threading.Event, status: int = 503) -> None:
         """Answers ``status`` until ``event`` is set."""
         self._failing = (event, status)
+
+    def script_media(self, behaviours: Iterable[Behaviour | None]) -> None:
+        """Adds behaviours, one for each of the next requests about media; ``None``: as Langfuse does."""
+        with self._changed:
+            self._media_script.extend(behaviours)
+
+    @property
+    def media(self) -> dict[str, bytes]:
+        """The media that have been uploaded, and reported so, by id."""
+        with self._changed:
+            return self._shelf.kept
+
+    @property
+    def media_links(self) -> list[MediaLink]:
+        """Which media belong to which field of which observation, in order of arrival."""
+        with self._changed:
+            return list(self._shelf.links)
+
+    @property
+    def media_requests(self) -> list[Received]:
+        """Every request about media, in order of arrival; they are not among ``requests``."""
+        with self._changed:
+            return list(self._media_requests)
+
+    def wait_for_media_requests(self, n: int, timeout: float = 10.0) -> bool:
+        """Whether ``n`` requests about media have come within ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self._media_requests) >= n, timeout)
 
     @property
     def exports(self) -> list[ExportTraceServiceRequest]:
@@ -202,17 +237,42 @@ class FakeLangfuse(HttpEndpoint):
 
     def handle(self, handler: Handler, request: Received) -> None:
         """Checks, then does what the script or the rules say."""
+        if request.path.startswith((MEDIA_PATH, STORAGE_PATH)):
+            self._handle_media(handler, request)
+            return
         refusal, export = self._check(request)
         with self._changed:
             behaviour = refusal or (self._script.pop(0) if self._script else self._rules(request, export))
         self._note(request)
-        if isinstance(behaviour, Reply) and behaviour.after is not None:
-            while not behaviour.after.wait(0.01) and not self.stopping.is_set():
-                pass
+        self._hold(behaviour)
         if behaviour.store if isinstance(behaviour, _Misbehave) else 200 <= behaviour.status < 300:
             with self._changed:
                 self._exports.append(export)
                 self._changed.notify_all()
+        self._act(handler, behaviour)
+
+    def _handle_media(self, handler: Handler, request: Received) -> None:
+        with self._changed:
+            behaviour = self._media_script.pop(0) if self._media_script else None
+            self._media_requests.append(request)
+            self._changed.notify_all()
+        if behaviour is None:
+            open_to_all = not self._authorization or request.path.startswith(STORAGE_PATH)
+            if open_to_all or request.headers.get("authorization") == self._authorization:
+                with self._changed:
+                    status, body = self._shelf.answer(request, self.url)
+                behaviour = Reply(status, body=body)
+            else:
+                behaviour = Reply(401, body=b'{"message":"Invalid credentials"}')
+        self._hold(behaviour)
+        self._act(handler, behaviour)
+
+    def _hold(self, behaviour: Behaviour) -> None:
+        if isinstance(behaviour, Reply) and behaviour.after is not None:
+            while not behaviour.after.wait(0.01) and not self.stopping.is_set():
+                pass
+
+    def _act(self, handler: Handler, behaviour: Behaviour) -> None:
         if isinstance(behaviour, Reply):
             handler.reply(behaviour.status, _JSON | behaviour.headers, behaviour.body)
         else:
@@ -221,6 +281,8 @@ class FakeLangfuse(HttpEndpoint):
     def _check(self, request: Received) -> tuple[Reply | None, ExportTraceServiceRequest]:
         """What Langfuse itself refuses, in its order, and the decoded payload."""
         export = ExportTraceServiceRequest()
+        if request.method != "POST":
+            return Reply(405, body=b'{"message":"Method not allowed"}'), export
         if request.path != self._path:
             return Reply(404, {"content-type": "text/html"}, b"<!DOCTYPE html><html></html>"), export
         if self._authorization and request.headers.get("authorization") != self._authorization:

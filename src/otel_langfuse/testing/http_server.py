@@ -28,12 +28,14 @@ class Received:
         headers: Names in lower case.
         body: The bytes, compressed if they came so.
         client: Address and port of the connection that it came over.
+        method: The HTTP method.
     """
 
     path: str
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     client: tuple[str, int] = ("", 0)
+    method: str = "POST"
 
     @property
     def payload(self) -> bytes:
@@ -59,14 +61,28 @@ class Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_POST(self) -> None:
-        """Reads the request and lets the endpoint answer."""
+        """Lets the endpoint answer."""
+        self._hand_on("POST")
+
+    def do_PUT(self) -> None:
+        """Lets the endpoint answer if it takes PUT."""
+        self._hand_on("PUT")
+
+    def do_PATCH(self) -> None:
+        """Lets the endpoint answer if it takes PATCH."""
+        self._hand_on("PATCH")
+
+    def _hand_on(self, method: str) -> None:
         length = min(int(self.headers.get("content-length") or 0), _BODY_LIMIT)
         body = self.rfile.read(length)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.on_post(self, Received(self.path, headers, body, self.client_address))
+        if method in self.server.methods:
+            self.server.on_request(self, Received(self.path, headers, body, self.client_address, method))
+        else:
+            self.do_GET()
 
     def do_GET(self) -> None:
-        """Answers that only POST is taken."""
+        """Answers that this method is not taken."""
         self.reply(405, {"content-type": "application/json"}, b'{"message":"Method not allowed"}')
 
     def reply(self, status: int, headers: dict[str, str], body: bytes) -> None:
@@ -101,9 +117,12 @@ class _Server(HTTPServer):
 
     request_queue_size = 64
 
-    def __init__(self, on_post: Callable[[Handler, Received], None], tls: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, on_request: Callable[[Handler, Received], None], methods: frozenset[str], tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.on_post = on_post
+        self.on_request = on_request
+        self.methods = methods
         self.stopping = threading.Event()
         self.unanswered: set[socket.socket] = set()
         self._tls = tls
@@ -160,9 +179,12 @@ class HttpEndpoint:
         tls: Serves HTTPS with this context.
     """
 
+    methods = frozenset({"POST"})
+    """The methods that are taken; others are answered with 405."""
+
     def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self._scheme = "https" if tls else "http"
-        self._server = _Server(self.handle, tls)
+        self._server = _Server(self.handle, self.methods, tls)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._changed = threading.Condition()
         self._requests: list[Received] = []
