@@ -37,20 +37,26 @@ def cached() -> None:
 
 @scenario()
 def stream() -> None:
-    with client.messages.create(**request("stream", "TRIGGER_CACHED TRIGGER_WRITTEN"), stream=True) as answer:
-        assert len(list(answer)) > 3
+    answer = client.messages.create(**request("stream", "TRIGGER_CACHED TRIGGER_WRITTEN"), stream=True)
+    assert len(list(answer)) > 3
 
 
 @scenario(bare=True)
 def bare_stream() -> None:
-    with client.messages.create(**request("bare_stream"), stream=True) as answer:
-        assert len(list(answer)) > 3
+    assert len(list(client.messages.create(**request("bare_stream"), stream=True))) > 3
 
 
 @scenario()
 def helper_stream() -> None:
     with client.messages.stream(**request("helper_stream", "TRIGGER_CACHED")) as answer:
-        assert "stub model's answer" in answer.get_final_text()
+        assert "stub model's answer" in "".join(answer.text_stream)
+
+
+@scenario()
+def lost_stream() -> None:
+    """Below a ``with`` the instrumentation loses the stream it wraps, and its span never ends."""
+    with client.messages.create(**request("lost_stream", "TRIGGER_CACHED"), stream=True) as answer:
+        assert len(list(answer)) > 3
 
 
 @scenario()
