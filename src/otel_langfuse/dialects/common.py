@@ -22,6 +22,8 @@ TABLE = Table(
         Row("deployment.environment", "environment"),
     )
 )
+# Langfuse's name for none, and what instrumentations write that were told none: it must not hide the configured one.
+_NO_ENVIRONMENT = "default"
 _ERROR = 2  # trace.proto Status.STATUS_CODE_ERROR
 
 
@@ -29,6 +31,8 @@ def read(view: SpanView) -> Facts | None:
     """Context keys, level and status message; never recognises a span as GenAI."""
     facts = Facts(dialect=NAME, recognised=False)
     TABLE.apply(view.attributes, facts)
+    if facts.environment == _NO_ENVIRONMENT:
+        facts.environment = None
     exception = next((event for event in reversed(view.events) if event.name == "exception"), None)
     kind = as_text(view.attributes.get("error.type"))
     if view.status_code == _ERROR or kind is not None or exception is not None:

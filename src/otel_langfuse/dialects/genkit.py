@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
 from otel_langfuse.dialects.parameters import request_parameters
-from otel_langfuse.dialects.reading import Row, Table, as_integer, as_text, load
+from otel_langfuse.dialects.reading import Row, Table, as_integer, as_text, json_object
 from otel_langfuse.model import Facts, Json, ObservationType, SpanView, Usage, Value
 
 __all__ = ["NAME", "TABLE", "read"]
@@ -59,14 +59,8 @@ def read(view: SpanView) -> Facts | None:
     return facts
 
 
-def _body(attributes: Mapping[str, Value], key: str) -> dict[str, Json]:
-    raw = attributes.get(key)
-    given = load(raw) if isinstance(raw, str) else None
-    return given if isinstance(given, dict) else {}
-
-
 def _request(attributes: Mapping[str, Value], facts: Facts) -> None:
-    body = _body(attributes, "genkit:input")
+    body = json_object(attributes, "genkit:input", facts.consumed)
     if isinstance(body.get("messages"), list):
         facts.input = as_content([_message(item) for item in body["messages"]])  # type: ignore[union-attr]
     facts.tools = as_tools(body.get("tools"))  # type: ignore[arg-type]  # Json is a Value
@@ -97,7 +91,7 @@ def _part(part: Json) -> Value:
 
 
 def _response(attributes: Mapping[str, Value], facts: Facts) -> None:
-    body = _body(attributes, "genkit:output")
+    body = json_object(attributes, "genkit:output", facts.consumed)
     made = body.get("message")
     if isinstance(made, dict):
         facts.output = as_content([_message(made)], "assistant")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
 from otel_langfuse.dialects.parameters import request_parameters
-from otel_langfuse.dialects.reading import Row, Table, load
+from otel_langfuse.dialects.reading import Row, Table, json_object
 from otel_langfuse.model import Content, Facts, Json, SpanView, Value
 
 __all__ = ["NAME", "TABLE", "read"]
@@ -50,17 +50,8 @@ def read(view: SpanView) -> Facts | None:
     return facts
 
 
-def _body(attributes: Mapping[str, Value], key: str, consumed: set[str]) -> dict[str, Json]:
-    raw = attributes.get(key)
-    given = load(raw) if isinstance(raw, str) else None
-    if not isinstance(given, dict):
-        return {}
-    consumed.add(key)
-    return given
-
-
 def _request(attributes: Mapping[str, Value], facts: Facts) -> None:
-    body = _body(attributes, "gcp.vertex.agent.llm_request", facts.consumed)
+    body = json_object(attributes, "gcp.vertex.agent.llm_request", facts.consumed)
     contents = body.get("contents")
     if isinstance(contents, list):
         facts.input = as_content(contents)  # type: ignore[arg-type]  # Json is a Value
@@ -83,7 +74,7 @@ def _declarations(tools: Json) -> list[Value]:
 
 
 def _response(attributes: Mapping[str, Value], facts: Facts) -> None:
-    body = _body(attributes, "gcp.vertex.agent.llm_response", facts.consumed)
+    body = json_object(attributes, "gcp.vertex.agent.llm_response", facts.consumed)
     content = body.get("content")
     if isinstance(content, dict):
         facts.output = as_content([content], "assistant")  # type: ignore[list-item]  # Json is a Value

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from otel_langfuse.dialects.chat import as_content, as_tools
 from otel_langfuse.dialects.parameters import request_parameters
-from otel_langfuse.dialects.reading import Row, Table, as_integer, as_number, as_seconds, load
+from otel_langfuse.dialects.reading import Row, Table, as_integer, as_seconds, as_total, json_object, load
 from otel_langfuse.model import Facts, Json, ObservationType, SpanView, Usage, Value
 
 __all__ = ["NAME", "TABLE", "read"]
@@ -26,17 +26,12 @@ def _tags(value: Value) -> tuple[str, ...] | None:
     return tuple(str(item) for item in value if item != "LLM") or None if isinstance(value, list) else None
 
 
-def _total(value: Value) -> dict[str, float] | None:
-    number = as_number(value)
-    return {"total": number} if number is not None else None
-
-
 TABLE = Table(
     (
         Row("gen_ai.request.model", "request_model"),
         Row("gen_ai.response.model", "response_model"),
         Row("gen_ai.response.id", "response_id"),
-        Row("operation.cost", "cost", _total),
+        Row("operation.cost", "cost", as_total),
         Row("logfire.tags", "tags", _tags),
         Row("logfire.json_schema", "-"),
         Row("logfire.msg_template", "-"),
@@ -57,22 +52,16 @@ def read(view: SpanView) -> Facts | None:
         return None
     facts = Facts(dialect=NAME)
     TABLE.apply(attributes, facts)
-    request, response = _body(attributes, "request_data", facts), _body(attributes, "response_data", facts)
+    request, response = (
+        json_object(attributes, "request_data", facts.consumed),
+        json_object(attributes, "response_data", facts.consumed),
+    )
     _request(request, attributes, facts)
     _response(response, facts)
     _usage(attributes, response, facts)
     _level(attributes, facts)
     _stream(view, facts)
     return facts
-
-
-def _body(attributes: Mapping[str, Value], key: str, facts: Facts) -> dict[str, Json]:
-    raw = attributes.get(key)
-    given = load(raw) if isinstance(raw, str) else None
-    if not isinstance(given, dict):
-        return {}
-    facts.consumed.add(key)
-    return given
 
 
 def _request(body: dict[str, Json], attributes: Mapping[str, Value], facts: Facts) -> None:

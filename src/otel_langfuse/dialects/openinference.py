@@ -50,6 +50,8 @@ TABLE = Table(
         Row("llm.token_count.prompt_details.audio", "usage.audio_input", as_integer),
         Row("llm.token_count.completion_details.reasoning", "usage.reasoning", as_integer),
         Row("llm.token_count.completion_details.audio", "usage.audio_output", as_integer),
+        # The prompt made of them is the input, or a prompt template's output.
+        Row("llm.prompt_template.template", "-"),
         Row("llm.prompt_template.variables", "-"),
         Row("session.id", "session", as_identity),
         Row("user.id", "user", as_identity),
@@ -68,6 +70,7 @@ _TYPES = {
     "GUARDRAIL": ObservationType.GUARDRAIL,
     "EVALUATOR": ObservationType.EVALUATOR,
 }
+_ERROR = 2  # trace.proto Status.STATUS_CODE_ERROR
 _FIRST_TOKEN = "First Token Stream Event"  # noqa: S105  # an event's name
 
 
@@ -83,7 +86,7 @@ def read(view: SpanView) -> Facts | None:
         facts.name = as_text(view.attributes.get("tool.name"))
     if facts.request_model is None:
         facts.request_model = _requested_model(view.attributes)
-    _content(view.attributes, facts)
+    _content(view, facts)
     _tools(view.attributes, facts)
     _cost(view.attributes, facts)
     _metadata(view.attributes, facts)
@@ -101,7 +104,8 @@ def _requested_model(attributes: Mapping[str, Value]) -> str | None:
     return as_text(given.get("model")) if isinstance(given, dict) else None  # type: ignore[arg-type]  # Json is a Value
 
 
-def _content(attributes: Mapping[str, Value], facts: Facts) -> None:
+def _content(view: SpanView, facts: Facts) -> None:
+    attributes = view.attributes
     is_chat = facts.type is ObservationType.GENERATION
     given = _messages(attributes, "llm.input_messages", facts.consumed)
     made = _messages(attributes, "llm.output_messages", facts.consumed)
@@ -117,7 +121,8 @@ def _content(attributes: Mapping[str, Value], facts: Facts) -> None:
         _request_body(whole_in, facts)
         _response_body(whole_out, facts)
     facts.input = facts.input or raw_content(whole_in)
-    facts.output = facts.output or raw_content(whole_out)
+    if not (is_chat and made and view.status_code == _ERROR):  # then the envelope holds the failure, not an answer
+        facts.output = facts.output or raw_content(whole_out)
 
 
 def _messages(attributes: Mapping[str, Value], prefix: str, consumed: set[str]) -> list[Value] | None:

@@ -9,23 +9,18 @@ from __future__ import annotations
 
 from otel_langfuse.dialects.chat import raw_content
 from otel_langfuse.dialects.operations import OPERATIONS
-from otel_langfuse.dialects.reading import Row, Table, as_flag, as_integer, as_json, as_number, as_seconds
-from otel_langfuse.model import Facts, Json, ObservationType, SpanView, Usage, Value
+from otel_langfuse.dialects.reading import Row, Table, as_flag, as_integer, as_json, as_seconds, as_total
+from otel_langfuse.model import Facts, Json, ObservationType, SpanView, Usage
 
 __all__ = ["NAME", "TABLE", "read"]
 
 NAME = "openlit"
 
 
-def _total(value: Value) -> dict[str, float] | None:
-    number = as_number(value)
-    return {"total": number} if number is not None else None
-
-
 TABLE = Table(
     (
         Row("gen_ai.operation.name", "operation"),
-        Row("gen_ai.usage.cost", "cost", _total),
+        Row("gen_ai.usage.cost", "cost", as_total),
         Row("gen_ai.usage.reasoning_tokens", "usage.reasoning", as_integer),
         Row("gen_ai.usage.reasoning.output_tokens", "usage.reasoning", as_integer),
         Row("gen_ai.usage.input_tokens", "usage.input", as_integer),
@@ -46,6 +41,7 @@ _DEFAULTS: dict[str, Json] = {
     "temperature": 1,
     "top_p": 1,
     "top_k": 0,
+    "max_tokens": -1,
     "user": "",
 }
 _OPERATIONS = {

@@ -67,7 +67,7 @@ _NOT_PARAMETERS = frozenset(
 
 
 def request_parameters(value: Value | Json) -> dict[str, Json] | None:
-    """The parameters in a request's body, given as JSON text or a dict; ``None`` when there are none."""
+    """The parameters in a request's body, given as JSON text or a dict; ``None`` when it is no request."""
     given = load(value) if isinstance(value, str) else value
     if not isinstance(given, Mapping):
         return None
@@ -76,4 +76,4 @@ def request_parameters(value: Value | Json) -> dict[str, Json] | None:
         if key in _NOT_PARAMETERS or item is None or item in ({}, [], ""):
             continue
         found[key] = item  # type: ignore[assignment]  # parsed JSON
-    return found or None
+    return found

@@ -10,17 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from otel_langfuse.dialects.chat import as_content, as_tools, message, raw_content
-from otel_langfuse.dialects.reading import Row, Table, as_integer, as_number, as_text, load
+from otel_langfuse.dialects.reading import Row, Table, as_integer, as_text, as_total, load
 from otel_langfuse.model import Chat, Facts, Json, Message, ObservationType, SpanView, Value
 
 __all__ = ["NAME", "TABLE", "read"]
 
 NAME = "pydantic-ai"
-
-
-def _total(value: Value) -> dict[str, float] | None:
-    number = as_number(value)
-    return {"total": number} if number is not None else None
 
 
 TABLE = Table(
@@ -41,7 +36,7 @@ TABLE = Table(
         Row("gen_ai.usage.details.thoughts_tokens", "usage.reasoning", as_integer),
         Row("gen_ai.usage.details.output_audio_tokens", "usage.audio_output", as_integer),
         Row("gen_ai.usage.details.input_audio_tokens", "usage.audio_input", as_integer),
-        Row("operation.cost", "cost", _total),
+        Row("operation.cost", "cost", as_total),
         Row("model_name", "request_model"),
         Row("agent_name", "metadata.agent_name"),
         Row("tool_arguments", "input", raw_content),

@@ -24,8 +24,10 @@ __all__ = [
     "as_number",
     "as_seconds",
     "as_text",
+    "as_total",
     "dump",
     "finite",
+    "json_object",
     "jsonable",
     "load",
     "unflatten",
@@ -154,6 +156,12 @@ def as_seconds(value: Value) -> float | None:
     return number if number is not None and 0 <= number < 86_400 else None
 
 
+def as_total(value: Value) -> dict[str, float] | None:
+    """A cost that the source gives as one number."""
+    number = as_number(value)
+    return {"total": number} if number is not None else None
+
+
 def as_flag(value: Value) -> bool | None:
     """A truth value, also in text."""
     if isinstance(value, bool):
@@ -223,6 +231,16 @@ def finite(value: Json) -> Json:
 
 
 # ------------------------------------------------------------------------------------ flattened keys
+
+
+def json_object(attributes: Mapping[str, Value], key: str, consumed: set[str]) -> dict[str, Json]:
+    """The JSON object in an attribute, whose key is then consumed; empty when there is none."""
+    raw = attributes.get(key)
+    given = load(raw) if isinstance(raw, str) else None
+    if not isinstance(given, dict):
+        return {}
+    consumed.add(key)
+    return given
 
 
 def unflatten(attributes: Mapping[str, Value], prefix: str, consumed: set[str]) -> Json:
