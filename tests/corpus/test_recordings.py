@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_langfuse.convert import convert, convert_views
+from otel_langfuse.dialects.merge import DIALECTS, may_be_genai
 from otel_langfuse.views.otlp import parse_logs, parse_traces
 from otel_langfuse.views.sdk import span_view
 from support import case_id, cases, load, sdk_spans, truth
@@ -57,6 +58,15 @@ def test_each_trace_has_one_root_and_no_orphan_and_no_span_twice(case: Path) -> 
         assert len(ids) == len(set(ids))
         assert [row["parent"] for row in rows].count(b"") == 1
         assert all(row["parent"] in ids for row in rows if row["parent"])
+
+
+@pytest.mark.parametrize("case", cases("*"), ids=case_id)
+def test_a_span_that_is_not_asked_about_has_nothing_to_say(case: Path) -> None:
+    """The quick check before reading hides no span from any reader."""
+    for view in parse_traces(load(case)[0]):
+        assert view is not None
+        if not may_be_genai(view):
+            assert [dialect.name for dialect in DIALECTS if dialect.read(view) is not None] == ["any span"]
 
 
 @pytest.mark.parametrize("case", cases("*"), ids=case_id)

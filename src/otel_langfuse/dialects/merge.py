@@ -8,7 +8,7 @@ recognises it and none calls it noise.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from otel_langfuse.dialects import (
     common,
@@ -34,7 +34,7 @@ from otel_langfuse.dialects import (
 from otel_langfuse.dialects.reading import Table
 from otel_langfuse.model import Facts, ObservationType, SpanView
 
-__all__ = ["DIALECTS", "Dialect", "merge", "read"]
+__all__ = ["DIALECTS", "Dialect", "may_be_genai", "merge", "read"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +82,63 @@ _FILLED = tuple(
 _KEYED = ("parameters", "metadata", "trace_metadata", "passthrough")
 
 
+# What tells that a span may be GenAI: scopes that readers go by, and prefixes of the keys that they recognise spans by. A
+# span without any of them is asked for context only; most spans of an application are such.
+_SCOPES = (
+    "ai",
+    "com.anthropic.",
+    "gcp.vertex.agent",
+    "genkit",
+    "langfuse-sdk",
+    "langsmith",
+    "litellm",
+    "livekit",
+    "logfire",
+    "mcp",
+    "Microsoft.SemanticKernel",
+    "mlflow",
+    "openinference.",
+    "openlit",
+    "opentelemetry.instrumentation.genai.",
+    "opentelemetry.instrumentation.mcp",
+    "opentelemetry.util.genai",
+    "pydantic-ai",
+    "semantic_kernel",
+    "strands",
+    "traceloop.",
+)
+_KEYS = (
+    "ai.",
+    "gen_ai.",
+    "genkit:",
+    "langfuse.",
+    "langsmith.",
+    "lk.",
+    "llm.",
+    "mcp.",
+    "mlflow.",
+    "openinference.",
+    "pydantic_ai.",
+    "telemetry.sdk.name",
+    "traceloop.",
+)
+
+
+def may_be_genai(view: SpanView) -> bool:
+    """Whether any reader but the one for all spans could have a word on this one."""
+    if view.contents or view.scope_name.startswith(_SCOPES):
+        return True
+    if any(key.startswith(_KEYS) for key in view.attributes):
+        return True
+    return any(event.name.startswith("gen_ai.") for event in view.events)
+
+
 def read(view: SpanView) -> Facts:
     """Everything that the readers say about a span."""
-    merged = merge([facts for dialect in DIALECTS if (facts := dialect.read(view)) is not None])
+    if not may_be_genai(view):
+        return common.read(view) or Facts(recognised=False)
+    found = [facts for dialect in DIALECTS if (facts := dialect.read(view)) is not None]
+    merged = _united(found)
     if merged.recognised and merged.type is None:
         merged.type = ObservationType.SPAN
     if merged.type is ObservationType.GENERATION and _never_called(view, merged):
@@ -101,21 +155,40 @@ def _never_called(view: SpanView, facts: Facts) -> bool:
 
 
 def merge(found: list[Facts]) -> Facts:
-    """Combines facts, those of earlier readers first."""
-    merged = Facts(dialect=next((facts.dialect for facts in found if facts.recognised), ""))
-    merged.recognised = any(facts.recognised for facts in found)
-    merged.donates = any(facts.donates for facts in found)
+    """Combines facts, those of earlier ones first; the given ones stay as they are."""
+    first = found[0]
+    copied = replace(
+        first,
+        consumed=set(first.consumed),
+        parameters=dict(first.parameters),
+        metadata=dict(first.metadata),
+        trace_metadata=dict(first.trace_metadata),
+        passthrough=dict(first.passthrough),
+    )
+    return _united([copied, *found[1:]])
+
+
+def _united(found: list[Facts]) -> Facts:
+    """Fills the first facts up from the others, in place: each reader's are fresh."""
+    merged = found[0]
     # What states its own Langfuse type wants to be shown.
     explicit = any(facts.dialect == langfuse_native.NAME and facts.recognised for facts in found)
     merged.noise = not explicit and any(facts.noise for facts in found)
-    for facts in found:
-        for name in _FILLED:
+    merged.donates = any(facts.donates for facts in found)
+    merged.dialect = next((facts.dialect for facts in found if facts.recognised), "")
+    merged.recognised = any(facts.recognised for facts in found)
+    missing = [name for name in _FILLED if not getattr(merged, name)]
+    for facts in found[1:]:
+        for name in missing:
             value = getattr(facts, name)
-            if value and not getattr(merged, name):
+            if value:
                 setattr(merged, name, value)
+        missing = [name for name in missing if not getattr(merged, name)]
         for name in _KEYED:
-            target = getattr(merged, name)
-            for key, value in getattr(facts, name).items():
-                target.setdefault(key, value)
+            extra = getattr(facts, name)
+            if extra:
+                target = getattr(merged, name)
+                for key, value in extra.items():
+                    target.setdefault(key, value)
         merged.consumed |= facts.consumed
     return merged

@@ -87,13 +87,6 @@ def _context(out: dict[str, AttributeValue], row: Row) -> None:
     _put(out, "langfuse.environment", row.environment)
     if row.is_root:
         out["langfuse.internal.is_app_root"] = True
-        # Servers that still write traces of their own take a trace's input and output from these (section 6).
-        _put(out, "langfuse.trace.input", _as_text(out.get("langfuse.observation.input")))
-        _put(out, "langfuse.trace.output", _as_text(out.get("langfuse.observation.output")))
-
-
-def _as_text(value: AttributeValue | None) -> str | None:
-    return value if isinstance(value, str) else None
 
 
 def _metadata(out: dict[str, AttributeValue], row: Row) -> None:

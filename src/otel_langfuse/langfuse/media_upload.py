@@ -247,6 +247,8 @@ class MediaUploader:
                 self._known.popitem(last=False)
             self._counters.count("media_uploaded" if stored.sent else "media_deduplicated")
             return media.token_for(stored.media_id)
+        if self._stopped.is_set():
+            return None  # shutdown has sent the span on, with notes
         if known is not None:
             self._counters.count("media_deduplicated")
             return media.token_for(known)

@@ -16,6 +16,9 @@ __all__ = ["EncodedSpan", "assemble", "encode_key_values", "encode_resource", "e
 _DOUBLE = struct.Struct("<d")
 _FIXED64 = struct.Struct("<Q")
 
+_KEYS: dict[str, bytes] = {}  # encoded attribute keys: there are few, and they recur on every span
+_MAX_KEYS = 4096
+
 AttributeValue = str | bool | int | float | Sequence[str]
 
 
@@ -75,8 +78,22 @@ def encode_key_values(tag: bytes, attributes: Mapping[str, AttributeValue]) -> b
     """``KeyValue`` messages under ``tag``, in the mapping's order."""
     parts: list[bytes] = []
     for key, value in attributes.items():
-        body = _delimited(b"\x0a", key.encode("utf-8", "replace")) + _delimited(b"\x12", _any_value(value))
-        parts += (tag, _varint(len(body)), body)
+        name = _KEYS.get(key)
+        if name is None:
+            name = _delimited(b"\x0a", key.encode("utf-8", "replace"))
+            if len(_KEYS) < _MAX_KEYS:
+                _KEYS[key] = name
+        if type(value) is str:
+            # Written out for the commonest case: content is copied once, into the joined result.
+            text = value.encode("utf-8", "replace")
+            inner = _varint(len(text))
+            outer = _varint(1 + len(inner) + len(text))
+            length = _varint(len(name) + 1 + len(outer) + 1 + len(inner) + len(text))
+            parts += (tag, length, name, b"\x12", outer, b"\x0a", inner, text)
+        else:
+            wrapped = _any_value(value)
+            outer = _varint(len(wrapped))
+            parts += (tag, _varint(len(name) + 1 + len(outer) + len(wrapped)), name, b"\x12", outer, wrapped)
     return b"".join(parts)
 
 
@@ -126,11 +143,11 @@ def assemble(spans: Iterable[EncodedSpan]) -> bytes:
         grouped.setdefault(span.resource, {}).setdefault(span.scope, []).append(span.span)
     out: list[bytes] = []
     for resource, scopes in grouped.items():
-        body = [_delimited(b"\x0a", resource)]
+        body: list[bytes] = [_delimited(b"\x0a", resource)]
         for scope, bodies in scopes.items():
-            inner = [_delimited(b"\x0a", scope)]
+            inner: list[bytes] = [_delimited(b"\x0a", scope)]
             for span_body in bodies:
                 inner += (b"\x12", _varint(len(span_body)), span_body)
-            body.append(_delimited(b"\x12", b"".join(inner)))
-        out.append(_delimited(b"\x0a", b"".join(body)))
+            body += (b"\x12", _varint(sum(map(len, inner))), *inner)
+        out += (b"\x0a", _varint(sum(map(len, body))), *body)
     return b"".join(out)

@@ -134,8 +134,9 @@ class Pipeline:
     def _complete(self, node: Node, view: SpanView) -> SpanView:
         """The span with joined content and with the start attributes that the SDK dropped since."""
         view = self._joiner.attach(view)
-        if node.start is not None and node.start.attributes:
-            lost = {key: value for key, value in node.start.attributes.items() if key not in view.attributes}
+        given, node.start_attributes = node.start_attributes, None
+        if given:
+            lost = {key: value for key, value in given.items() if key not in view.attributes}
             if lost:
                 view = replace(view, attributes={**lost, **view.attributes})
         return view
@@ -181,6 +182,7 @@ class Pipeline:
         if facts.type is ObservationType.GENERATION and not node.is_entry:
             self._enricher.lift(node, view, facts)
         self._sink(self._enricher.row(node, parent, view, facts, note))
+        node.lifted = None  # shown now; messages are large
         self._counters.count("rows_out")
         self._enricher.mark_usage(node, facts)
         self._write_pending(node)

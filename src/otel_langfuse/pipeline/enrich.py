@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from otel_langfuse.counters import OncePerInterval
-from otel_langfuse.model import Facts, SpanView
+from otel_langfuse.model import Facts, SpanView, Value
 from otel_langfuse.pipeline import context as contexts
 from otel_langfuse.pipeline.context import Context
 from otel_langfuse.pipeline.options import Options
@@ -36,6 +36,8 @@ class Enricher:
         self._options = options
         self._look = look
         self._may_log = may_log
+        self._resource: Mapping[str, Value] = {}
+        self._resource_context = Context()
         self._defaults = Context(release=options.release, version=options.version, environment=options.environment)
 
     def row(self, node: Node, parent: Node | None, view: SpanView, facts: Facts, note: dict[str, str]) -> Row:
@@ -69,6 +71,8 @@ class Enricher:
     def lift(self, node: Node, view: SpanView, facts: Facts) -> None:
         """Offers a generation's question and answer to the entry spans above it."""
         for entry in {node.entry, node.trace.root or node.entry}:
+            if entry.written:
+                continue
             entry.lifted = entry.lifted or Lifted()
             entry.lifted.offer(view, facts)
 
@@ -117,8 +121,14 @@ class Enricher:
         elif node.own is not None or node.propagated is not None:
             below = contexts.combine((node.entry.found, node.propagated, node.own))
             node.entry.found = replace(below, release=None, version=None, environment=None)
-        layers += (self._defaults, contexts.of_resource(view.resource))
+        layers += (self._defaults, self._of_resource(view.resource))
         return contexts.combine(layers)
+
+    def _of_resource(self, resource: Mapping[str, Value]) -> Context:
+        """The resource's word, read once for the resource that most spans share."""
+        if resource is not self._resource:
+            self._resource, self._resource_context = resource, contexts.of_resource(resource)
+        return self._resource_context
 
     def _trace_name(self, node: Node, found: Context) -> str | None:
         """The strongest name known so far: given, then the workflow's, then the entry span's."""

@@ -55,11 +55,10 @@ class Recogniser:
 
     def look(self, node: Node) -> bool:
         """Reads an open span as far as it is; whether it is known to be kept."""
-        start = node.start
-        if not node.open or start is None or start.live is None:
+        if node.live is None:
             return node.kept
         try:
-            view = start.live.look()
+            view = node.live.look()
         except Exception as error:  # noqa: BLE001  # the span is the application's; reading it must not stop others
             self._report(f"an open span could not be read: {type(error).__name__}")
             return node.kept
@@ -71,9 +70,8 @@ class Recogniser:
         """The span of a node as it is now, ended or open; ``None`` when it is gone."""
         if node.pending is not None:
             return node.pending[0]
-        start = node.start
         try:
-            return start.live.peek() if node.open and start is not None and start.live is not None else None
+            return node.live.peek() if node.live is not None else None
         except Exception:  # noqa: BLE001  # likewise
             return None
 

@@ -49,7 +49,8 @@ class Traces:
         self.nodes += 1
         node = trace.add(span_id, parent_id, start_ns)
         if start is not None:
-            node.start = start
+            node.live, node.start_attributes, node.propagated = start.live, start.attributes, start.propagated
+            node.start_scope = start.scope
             self.open_scopes[start.scope] += 1
         if self._owed and (trace.trace_id, span_id) in self._owed:
             del self._owed[trace.trace_id, span_id]
@@ -60,12 +61,13 @@ class Traces:
         """Notes that a span has ended, or counts as ended."""
         node.open = False
         node.trace.open -= 1
-        if node.start is not None:
-            left = self.open_scopes[node.start.scope] - 1
+        node.live = None
+        if node.start_scope is not None:
+            left = self.open_scopes[node.start_scope] - 1
             if left > 0:
-                self.open_scopes[node.start.scope] = left
+                self.open_scopes[node.start_scope] = left
             else:
-                del self.open_scopes[node.start.scope]
+                del self.open_scopes[node.start_scope]
 
     def rest(self, trace: Trace) -> None:
         """Lets a trace without open spans wait for late ones."""

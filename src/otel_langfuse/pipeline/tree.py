@@ -67,14 +67,18 @@ class Node:
     """One span's place in its trace.
 
     ``kept`` says that a row for it is certain; ``promised`` that another row names it as parent; ``type`` is known once
-    a reader recognised the span, ended or not. ``pending`` is an ended entry span that no GenAI span needs yet.
+    a reader recognised the span, ended or not. ``pending`` is an ended entry span that no GenAI span needs yet. What holds
+    the application's span (``live``, ``start_attributes``) is let go when it ends.
     """
 
     trace: Trace
     span_id: bytes
     parent: Node | None
     start_ns: int
-    start: SpanStart | None = None
+    live: Live | None = None
+    start_attributes: Mapping[str, Value] | None = None
+    start_scope: str | None = None
+    propagated: Context | None = None
     own: Context | None = None
     open: bool = True
     kept: bool = False
@@ -101,11 +105,6 @@ class Node:
     def is_entry(self) -> bool:
         """Whether no seen span is this one's parent."""
         return self.parent is None
-
-    @property
-    def propagated(self) -> Context | None:
-        """What the application had put in context when the span started."""
-        return self.start.propagated if self.start is not None else None
 
     def ancestors(self) -> Iterator[Node]:
         """The spans above, nearest first."""

@@ -167,7 +167,7 @@ class Engine:
         queue.append((job, size, spans))
         if self._thread is None:
             self._start_worker()
-        elif len(queue) >= _WAKE_AT or self._bytes >= _WAKE_BYTES:
+        elif (len(queue) >= _WAKE_AT or self._bytes >= _WAKE_BYTES) and not self._wake.is_set():
             self._wake.set()
 
     def force_flush(self, timeout: float) -> bool:

@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections import OrderedDict
+from functools import lru_cache
 
 from opentelemetry.sdk.trace import Span
 from opentelemetry.trace import SpanContext
@@ -40,10 +41,17 @@ _KEYS = ("gen_ai.", "llm.", "openinference.", "traceloop.span.", "langfuse.obser
 def looks_like_genai(span: Span) -> bool:
     """Whether scope or start attributes say that a span is GenAI."""
     scope = span.instrumentation_scope
-    if scope is not None and scope.name.startswith(_SCOPES):
+    if scope is not None and _known(scope.name):
         return True
     attributes = span.attributes
-    return bool(attributes) and any(key.startswith(_KEYS) for key in attributes or ())
+    if not attributes:
+        return False
+    return any(key.startswith(_KEYS) for key in attributes.copy())  # type: ignore[attr-defined]  # a MappingProxyType
+
+
+@lru_cache(maxsize=1024)
+def _known(scope: str) -> bool:
+    return scope.startswith(_SCOPES)
 
 
 class TraceLinks:

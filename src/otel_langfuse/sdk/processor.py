@@ -77,12 +77,19 @@ class LangfuseSpanProcessor(SpanProcessor):
             registry.engines.add(self._engine)
             if self._settings.set_trace_url:
                 self._links = TraceLinks(self._settings.base_url)
-            if self._settings.openai_instrumentation:
-                from otel_langfuse.sdk.launch import instrument_openai
-
-                instrument_openai(settings)
         except Exception as error:  # noqa: BLE001  # border to the host: observability must not stop an application
             logger.warning("otel-langfuse could not start (%s); nothing is sent to Langfuse", type(error).__name__)
+            self._engine = None
+        if self._engine is not None and self._settings.openai_instrumentation:
+            self._instrument()
+
+    def _instrument(self) -> None:
+        try:
+            from otel_langfuse.sdk.launch import instrument_openai
+
+            instrument_openai(self._settings)
+        except Exception as error:  # noqa: BLE001  # border to the host
+            logger.warning("otel-langfuse could not instrument the OpenAI SDK (%s)", type(error).__name__)
 
     @property
     def settings(self) -> Settings:
@@ -127,7 +134,7 @@ class LangfuseSpanProcessor(SpanProcessor):
             genai = looks_like_genai(span)
             if self._links is not None:
                 self._links.started(span, genai)
-            attributes = dict(span.attributes) if genai and span.attributes else None
+            attributes = _copied(span) if genai else None
             engine.submit(_Started(span, found, attributes), _START_BYTES)
         except Exception as error:  # noqa: BLE001  # border to the host
             report("on_start", error)
@@ -141,7 +148,8 @@ class LangfuseSpanProcessor(SpanProcessor):
         try:
             if self._links is not None:
                 self._links.ended(context)
-            engine.submit(_Ended(span), weight(span), spans=1)
+            attributes = _copied(span)
+            engine.submit(_Ended(span, attributes), weight(attributes, span), spans=1)
         except Exception as error:  # noqa: BLE001  # border to the host
             report("on_end", error)
 
@@ -178,6 +186,12 @@ class LangfuseSpanProcessor(SpanProcessor):
         return status | (self._engine.status() if self._engine is not None else empty)
 
 
+def _copied(span: ReadableSpan) -> dict[str, Any]:
+    """A span's attributes as a plain dict: in one go, where iterating would run Python code for each."""
+    attributes = span.attributes
+    return attributes.copy() if attributes else {}  # type: ignore[attr-defined]  # a MappingProxyType
+
+
 class _Started:
     """A span's start, for the worker."""
 
@@ -211,13 +225,14 @@ class _Started:
 class _Ended:
     """A span's end, for the worker."""
 
-    __slots__ = ("_span",)
+    __slots__ = ("_attributes", "_span")
 
-    def __init__(self, span: ReadableSpan) -> None:
+    def __init__(self, span: ReadableSpan, attributes: dict[str, Any]) -> None:
         self._span = span
+        self._attributes = attributes
 
     def __call__(self, pipeline: Pipeline) -> None:
-        view = span_view(self._span)
+        view = span_view(self._span, self._attributes)
         if view is not None:
             pipeline.ended(view)
         lost, cut = lost_to_limits(self._span)

@@ -6,9 +6,11 @@ alike. A span is only read: other processors share it.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_langfuse.model import EMPTY, EventView, LogView, SpanView, Value
@@ -30,13 +32,42 @@ def plain(value: object) -> Value:
 def _attributes(attributes: Mapping[str, Any] | None) -> Mapping[str, Value]:
     if not attributes:
         return EMPTY
-    return {key: value if type(value) is str else plain(value) for key, value in attributes.items()}
+    return _plain_attributes(_copy(attributes))
 
 
-def span_view(span: ReadableSpan) -> SpanView | None:
+def _copy(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain dict; the SDK's own mapping iterates in Python, under a lock, but copies in one go."""
+    copy = getattr(attributes, "copy", None)
+    return dict(attributes) if copy is None else copy()
+
+
+def _plain_attributes(copied: dict[str, Any]) -> Mapping[str, Value]:
+    for key, value in copied.items():
+        if type(value) not in _PLAIN_TYPES:
+            copied[key] = plain(value)
+    return copied
+
+
+_PLAIN_TYPES = frozenset((str, int, bool, float))
+_resources: OrderedDict[int, tuple[Resource, Mapping[str, Value]]] = OrderedDict()
+_MAX_RESOURCES = 64
+
+
+def _resource_attributes(resource: Resource) -> Mapping[str, Value]:
+    """A resource's attributes, the same mapping for the same resource, so that others can cache by it."""
+    known = _resources.get(id(resource))
+    if known is None or known[0] is not resource:
+        known = _resources[id(resource)] = (resource, _attributes(resource.attributes))
+        if len(_resources) > _MAX_RESOURCES:
+            _resources.popitem(last=False)
+    return known[1]
+
+
+def span_view(span: ReadableSpan, attributes: dict[str, Any] | None = None) -> SpanView | None:
     """The view of an SDK span, ended or still open; ``None`` for a span without a valid context.
 
-    An open span has end 0. Its attributes are copied, since the application may still be writing them.
+    An open span has end 0. Its attributes are copied, since the application may still be writing them; ``attributes`` is
+    such a copy, if the caller has one to give away.
     """
     context = span.context
     if context is None or not context.is_valid:
@@ -53,13 +84,13 @@ def span_view(span: ReadableSpan) -> SpanView | None:
         kind=span.kind.value + 1,  # OTLP counts kinds from 1; the SDK from 0
         start_ns=span.start_time or 0,
         end_ns=span.end_time or 0,
-        attributes=_attributes(span.attributes),
+        attributes=_attributes(span.attributes) if attributes is None else _plain_attributes(attributes),
         events=[EventView(event.name, event.timestamp, _attributes(event.attributes)) for event in span.events],
         status_code=status.status_code.value,
         status_message=status.description or "",
         scope_name=scope.name if scope is not None else "",
         scope_version=(scope.version or "") if scope is not None else "",
-        resource=_attributes(span.resource.attributes),
+        resource=_resource_attributes(span.resource),
     )
 
 
