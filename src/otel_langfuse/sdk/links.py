@@ -1,6 +1,6 @@
 """The way from the other backend to Langfuse: ``langfuse.trace.url`` on the first GenAI span and on the entry span.
 
-Runs on the application's thread at each span start, so it knows no more than scope names and attribute prefixes.
+Runs on the application's thread at each span start, so it knows no more than scope names and a few attribute keys.
 """
 
 from __future__ import annotations
@@ -35,7 +35,19 @@ _SCOPES = (
     "pydantic-ai",
     "openlit",
 )
-_KEYS = ("gen_ai.", "llm.", "openinference.", "traceloop.span.", "langfuse.observation.")
+_KEYS = frozenset(
+    (
+        "gen_ai.operation.name",
+        "gen_ai.system",
+        "gen_ai.provider.name",
+        "gen_ai.request.model",
+        "llm.request.type",
+        "openinference.span.kind",
+        "traceloop.span.kind",
+        "ai.operationId",
+        "langfuse.observation.type",
+    )
+)
 
 
 def looks_like_genai(span: Span) -> bool:
@@ -46,7 +58,8 @@ def looks_like_genai(span: Span) -> bool:
     attributes = span.attributes
     if not attributes:
         return False
-    return any(key.startswith(_KEYS) for key in attributes.copy())  # type: ignore[attr-defined]  # a MappingProxyType
+    # A plain dict from a copy in one go: the SDK's mapping runs Python code for each key.
+    return not _KEYS.isdisjoint(attributes.copy())  # type: ignore[attr-defined]  # a MappingProxyType
 
 
 @lru_cache(maxsize=1024)
