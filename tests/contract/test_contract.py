@@ -483,9 +483,10 @@ def test_rule_11_a_mask_that_is_not_known_lets_nothing_through(langfuse: FakeLan
 
 def test_rule_12_content_can_stay_out_of_langfuse_altogether(langfuse: FakeLangfuse) -> None:
     bench = Bench(langfuse, capture_content=False)
-    bench.call()
+    bench.call(**{"gen_ai.tool.description": "what the capital of France is for", "my.count": 3})
     row = bench.flush()["chat"]
     assert "langfuse.observation.input" not in row
+    assert row["langfuse.observation.metadata.my.count"] == "3"
     assert "langfuse.observation.output" not in row
     assert not any(b"capital of France" in request.body for request in langfuse.requests)
     bench.provider.shutdown()

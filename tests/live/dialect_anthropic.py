@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import anthropic
-from dialect_application import FAILING, SYSTEM, get_weather, play, said, scenario
+from dialect_application import play, scenario
+from dialect_prompts import FAILING, SYSTEM, get_weather, said
 
 MODEL = "claude-opus-5"
 TOOL: Any = {

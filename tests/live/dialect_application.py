@@ -19,11 +19,8 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from otel_langfuse import LangfuseSpanProcessor, propagate_attributes
 
-__all__ = ["FAILING", "MODEL", "SYSTEM", "get_weather", "play", "said", "scenario", "tracing"]
+__all__ = ["play", "scenario", "tracing"]
 
-MODEL = "gpt-4o-mini"
-FAILING = "no-such-model"
-SYSTEM = "SYSTEM-INSTRUCTION-TEXT be brief"
 _SCENARIOS: list[tuple[Callable[[], Any], bool]] = []
 
 
@@ -44,16 +41,6 @@ def scenario(*, bare: bool = False) -> Callable[[Callable[[], Any]], Callable[[]
         return run
 
     return register
-
-
-def said(name: str, question: str = "") -> str:
-    """The prompt of a scenario, by which its requests are found again."""
-    return f"USER-PROMPT-TEXT <{name}> {question}".strip()
-
-
-def get_weather(city: str) -> str:
-    """TOOL-DESCRIPTION-TEXT the weather in a city."""
-    return f"TOOL-RESULT-TEXT {city} 20 degrees"
 
 
 def play() -> None:

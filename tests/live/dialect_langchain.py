@@ -6,7 +6,8 @@ import contextlib
 from typing import Any
 
 import openai
-from dialect_application import FAILING, MODEL, SYSTEM, get_weather, play, said, scenario, tracing
+from dialect_application import play, scenario, tracing
+from dialect_prompts import FAILING, MODEL, SYSTEM, get_weather, said
 from langchain_core.messages import AIMessage
 from langchain_core.output_parsers import StrOutputParser
 from langchain_core.prompts import ChatPromptTemplate

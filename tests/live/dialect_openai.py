@@ -8,7 +8,8 @@ import os
 from typing import Any
 
 import openai
-from dialect_application import FAILING, MODEL, SYSTEM, get_weather, play, said, scenario, tracing
+from dialect_application import play, scenario, tracing
+from dialect_prompts import FAILING, MODEL, SYSTEM, get_weather, said
 
 TOOL: Any = {
     "type": "function",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from dialect_application import FAILING, MODEL, SYSTEM, get_weather, play, said, scenario, tracing
+from dialect_application import play, scenario, tracing
+from dialect_prompts import FAILING, MODEL, SYSTEM, get_weather, said
 from pydantic_ai import Agent
 from pydantic_ai.exceptions import ModelHTTPError
 

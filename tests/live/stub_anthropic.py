@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -31,10 +31,11 @@ _JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Billed:
-    """A request, and what its answer cost in tokens: exclusive counts, nothing for a failure."""
+    """A request, its answer, and what that cost in tokens: exclusive counts. A failure has neither."""
 
     body: Mapping[str, Any] = field(repr=False)
-    tokens: Mapping[str, int] | None = None
+    blocks: Sequence[Mapping[str, Any]] = ()
+    tokens: Mapping[str, int] = field(default_factory=dict)
 
 
 class StubAnthropic(HttpEndpoint):
@@ -57,14 +58,15 @@ class StubAnthropic(HttpEndpoint):
             handler.reply(404, _JSON, json.dumps(error).encode())
             return
         turn = take_turn(_prompt(body))
-        usage = _usage(turn, body)
-        self._charge(Billed(body, usage))
+        number = next(self._numbers)
+        usage, blocks = _usage(turn, body), _blocks(turn, number)
+        self._charge(Billed(body, blocks, usage))
         message = {
-            "id": f"msg_{next(self._numbers):024}",
+            "id": f"msg_{number:024}",
             "type": "message",
             "role": "assistant",
             "model": f"{model}-20261101",
-            "content": _blocks(turn, next(self._numbers)),
+            "content": blocks,
             "stop_reason": "tool_use" if turn.tool_calls else "end_turn",
             "stop_sequence": None,
             "usage": {**usage, "service_tier": "standard"},

@@ -107,15 +107,10 @@ def extract(attributes: Mapping[str, AttributeValue], bound: int) -> tuple[dict[
     """
     out = dict(attributes)
     found: dict[tuple[bytes, str, str], Media] = {}
-    done: dict[tuple[str, str], str] = {}
     for key, value in attributes.items():
         if not isinstance(value, str) or len(value) <= bound or _MARK not in value or not (place := _place(key)):
             continue
-        # A root's content stands in its attributes twice: as the observation's and as the trace's.
-        text = done.get((value, place))
-        if text is None:
-            text = done[value, place] = _replaced(value, bound, place, found)
-        out[key] = text
+        out[key] = _replaced(value, bound, place, found)
     return out, tuple(found.values())
 
 

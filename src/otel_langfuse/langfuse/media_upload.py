@@ -75,8 +75,8 @@ class MediaUploader:
     Args:
         store: Takes the media; ``None``: nothing is uploaded, every span gets notes at once.
         counters: Takes ``media_uploaded``, ``media_deduplicated`` (Langfuse had them), ``media_noted`` (a note stands
-            for them), ``media_failed`` (of those, the ones whose upload was tried) and ``media_masked`` (a mask removed
-            them): media of a span, once per field.
+            for them), ``media_failed`` (of those, the ones that Langfuse or its storage did not take) and
+            ``media_masked`` (a mask removed them): media of a span, once per field.
         timeout: Seconds for one request.
         queue_bytes: Bound of the queue.
         clock: Monotonic seconds.
@@ -247,8 +247,8 @@ class MediaUploader:
                 self._known.popitem(last=False)
             self._counters.count("media_uploaded" if stored.sent else "media_deduplicated")
             return media.token_for(stored.media_id)
-        if self._stopped.is_set():
-            return None  # shutdown has sent the span on, with notes
+        if self._stopped.is_set() or self._clock() >= self._deadline:
+            return None  # time is up: the span goes on with notes, here or in ``shutdown``
         if known is not None:
             self._counters.count("media_deduplicated")
             return media.token_for(known)

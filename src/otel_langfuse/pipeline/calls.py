@@ -146,8 +146,8 @@ class Calls:
     def _settle_twin(self, call: Call, twin: CallRef) -> None:
         held = self._waiting.pop(twin.span_id, None)
         if held is not None:
-            # On equal content the one that stands in a tree shows where the call belongs.
-            better = (_content(call.facts), not call.node.is_entry) > (_content(held.facts), not held.node.is_entry)
+            # On equal content the one that stands deeper in its tree shows where the call belongs.
+            better = (_content(call.facts), _depth(call.node)) > (_content(held.facts), _depth(held.node))
             survivor, other = (call, held) if better else (held, call)
             self._write_pair(survivor, other)
         else:
@@ -247,6 +247,10 @@ def same_call(one: CallRef, other: CallRef) -> bool:
     if one.response_id is not None and other.response_id is not None:
         return one.response_id == other.response_id
     return not one.models or not other.models or bool(one.models & other.models)
+
+
+def _depth(node: Node) -> int:
+    return sum(1 for _ in node.ancestors())
 
 
 def _scopes_allow(one: str, other: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from otel_langfuse import dialects
@@ -15,6 +16,10 @@ from otel_langfuse.pipeline.tree import Node
 
 __all__ = ["Recogniser"]
 
+# Keys that no reader took and that by their name hold content or its description; left out where content is.
+_CONTENT = re.compile(
+    r"description|prompt|message|content|input|output|query|document|argument|template|instruction", re.IGNORECASE
+)
 _MAX_HEIGHT = 256  # ancestors looked at: a bound on the work per span in very deep traces
 
 
@@ -39,6 +44,7 @@ class Recogniser:
             apply_rules(self._options.attribute_map, view, facts)
         if not self._options.capture_content:
             facts.input = facts.output = facts.system = facts.tools = None
+            facts.consumed |= {key for key in view.attributes if _CONTENT.search(key)}
         return facts
 
     def note(self, node: Node, view: SpanView, facts: Facts) -> bool:
