@@ -74,6 +74,7 @@ def convert_views(
         generations += row.facts.type in (ObservationType.GENERATION, ObservationType.EMBEDDING)
         media.submit(copy.draft(row), spans.append)
 
-    replay(Pipeline(sink, Options.of(settings), counters=counters), views, records)
+    pipeline = Pipeline(sink, Options.of(settings), counters=counters)
+    replay(pipeline, views, records, on_error=lambda error: counters.drop("mapping_failed", 1, type(error).__name__))
     notes = {**counters.counts, **{f"dropped_{reason}": n for reason, n in counters.drops.items()}}
     return Conversion(assemble(spans), len(views), len(spans), generations, notes)

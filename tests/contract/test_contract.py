@@ -501,3 +501,44 @@ def test_rule_12_sampling_below_the_sampler_is_by_trace(langfuse: FakeLangfuse) 
     assert turns == {name.split()[1] for name in rows if name.startswith("chat")}
     assert 5 < len(turns) < 55
     bench.provider.shutdown()
+
+
+def test_rule_11_keys_that_are_passed_on_as_given_are_masked_too(langfuse: FakeLangfuse) -> None:
+    bench = Bench(langfuse, mask="email")
+    secret = "bob@example.com"
+    bench.call(
+        **{
+            "langfuse.observation.metadata": f'["{secret}"]',
+            "langfuse.trace.metadata": secret,
+            "langfuse.experiment.item.expected_output": secret,
+        }
+    )
+    bench.flush()
+    assert not any(secret.encode() in request.body for request in langfuse.requests)
+    bench.provider.shutdown()
+
+
+def test_rule_12_content_off_covers_explicit_metadata(langfuse: FakeLangfuse) -> None:
+    bench = Bench(langfuse, capture_content=False)
+    bench.call(
+        **{
+            "langfuse.observation.metadata": '{"prompt": "SECRET"}',
+            "langfuse.observation.metadata.messages": "SECRET",
+            "langfuse.experiment.item.expected_output": "SECRET",
+        }
+    )
+    bench.flush()
+    assert not any(b"SECRET" in request.body for request in langfuse.requests)
+    bench.provider.shutdown()
+
+
+def test_rule_9_a_mask_that_exits_does_not_end_the_worker(langfuse: FakeLangfuse) -> None:
+    def broken(value: object, field: str) -> object:
+        raise SystemExit(1)
+
+    bench = Bench(langfuse, mask=broken)
+    bench.call()
+    bench.call(second=2)
+    assert bench.provider.force_flush(10_000)
+    assert len(langfuse.spans) == 2
+    bench.provider.shutdown()

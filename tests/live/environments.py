@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -117,7 +118,8 @@ def _key(wanted: Environment) -> str:
 
 def _make(home: Path, wanted: Environment) -> None:
     packages = ["--editable", f"{ROOT}[{wanted.extra}]", *wanted.requirements]
-    if uv := shutil.which("uv"):
+    beside = str(Path(sys.executable).parent)
+    if uv := shutil.which("uv", path=os.pathsep.join((beside, os.environ.get("PATH", "")))):
         _run(uv, "venv", "--quiet", "--python", sys.executable, str(home))
         flags = ["--prerelease=allow"] if wanted.prerelease else []
         _run(uv, "pip", "install", "--quiet", "--python", str(home / "bin" / "python"), *flags, *packages)

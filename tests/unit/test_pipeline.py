@@ -253,3 +253,64 @@ def test_memory_is_bounded_in_spans() -> None:
         clock.advance(0.001)
         pipe.tick()
     assert pipe.remembered <= 100
+
+
+def test_a_prompt_version_that_is_a_number_links_the_prompt() -> None:
+    written = convert_all([chat(1, attributes={"gen_ai.prompt.name": "p", "gen_ai.prompt.version": 3})])[1]
+    assert written["langfuse.observation.prompt.version"] == "3"
+
+
+def test_a_parent_that_turns_out_to_be_left_out_is_named_by_nobody() -> None:
+    """It looked like a GenAI span while it was open; in the end the application did not want it."""
+    pipe, out, _, _ = pipeline()
+    pipe = Pipeline(out, Options(), should_export=lambda view: False if view.attributes.get("skip") else None)
+    entry, parent = span(1), chat(2, 1, scope="framework")
+    child = chat(3, 2, scope="client", attributes={"gen_ai.response.id": "c"})
+    for view in (entry, parent, child):
+        pipe.started(started(view))
+    pipe.ended(child)
+    pipe.ended(chat(2, 1, scope="framework", attributes={"skip": True, "gen_ai.response.id": "p"}))
+    pipe.flush()
+    pipe.ended(entry)
+    assert out.parents == {3: 1, 1: None}
+
+
+def test_equal_span_ids_in_two_traces_are_two_spans() -> None:
+    pipe, out, _, _ = pipeline()
+    for trace in (b"a" * 16, b"b" * 16):
+        pipe.started(started(chat(1, scope="framework", trace=trace)))
+        pipe.started(started(chat(2, 1, scope="client", trace=trace)))
+    for trace in (b"a" * 16, b"b" * 16):
+        pipe.ended(chat(2, 1, scope="client", trace=trace))
+    pipe.close()
+    assert len([row for row in out.rows if row.view.span_id == (2).to_bytes(8, "big")]) == 2
+
+
+def test_a_third_description_of_a_call_is_no_new_call() -> None:
+    views = [span(1), *(chat(number, 1, scope=f"lib {number}", attributes=ANSWERED) for number in (2, 3, 4))]
+    out = convert_all(views)
+    assert sorted(out[number]["langfuse.observation.type"] for number in (2, 3, 4)) == ["generation", "span", "span"]
+
+
+def test_an_agent_that_ends_while_its_call_waits_does_not_count_it_again() -> None:
+    agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 5}
+    pipe, out, _, _ = pipeline()
+    views = [chat(1, scope="framework"), span(2, 1, attributes=agent, scope="agents"), chat(3, 2, scope="client")]
+    for view in views:
+        pipe.started(started(view))
+    pipe.ended(views[2])
+    pipe.ended(views[1])
+    pipe.close()
+    assert "langfuse.observation.usage_details" not in out[2]
+
+
+def test_what_an_entry_takes_from_below_is_bounded() -> None:
+    children = [
+        chat(n, 1, attributes={"gen_ai.response.id": str(n), "langfuse.trace.tags": [f"tag {n}"]}) for n in range(2, 300)
+    ]
+    assert len(convert_all([span(1, end=9_000), *children])[1]["langfuse.trace.tags"]) <= 100
+
+
+def test_non_finite_parameters_go() -> None:
+    written = convert_all([chat(1, attributes={"gen_ai.request.temperature": float("nan"), "gen_ai.request.top_p": 0.5})])[1]
+    assert json.loads(written["langfuse.observation.model.parameters"]) == {"top_p": 0.5}

@@ -352,7 +352,7 @@ def test_what_ends_after_shutdown_is_counted(langfuse: FakeLangfuse) -> None:
         late.end()
         assert processor.force_flush(1000)
         assert names(langfuse) == ["in time"]
-        assert processor.status()["dropped"] == {"after_shutdown": 1}
+        assert processor.status()["dropped"] == {"shutdown": 1}
 
 
 # ------------------------------------------------------------------------------------------------------- threads

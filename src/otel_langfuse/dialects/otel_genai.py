@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from otel_langfuse.dialects.chat import as_content, as_parts_text, as_tools, raw_content
 from otel_langfuse.dialects.operations import OPERATIONS
-from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_number, as_seconds, as_text, dump, jsonable
-from otel_langfuse.model import Facts, LogView, ObservationType, SpanView, Value
+from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_seconds, as_text, dump, jsonable
+from otel_langfuse.model import Facts, LogView, ObservationType, PromptLink, SpanView, Value
 
 __all__ = ["NAME", "TABLE", "read"]
 
@@ -122,11 +122,9 @@ def _first_token(view: SpanView, facts: Facts) -> None:
 def _prompt_template(view: SpanView, facts: Facts) -> None:
     """``gen_ai.prompt.name`` links a Langfuse prompt when a version goes with it."""
     name, version = view.attributes.get("gen_ai.prompt.name"), view.attributes.get("gen_ai.prompt.version")
-    number = as_number(version) if version is not None else None
-    if isinstance(name, str) and name and number is not None and number.is_integer():
-        from otel_langfuse.model import PromptLink
-
-        facts.prompt = PromptLink(name, str(int(number)))
+    number = as_integer(version)
+    if isinstance(name, str) and name and number is not None:
+        facts.prompt = PromptLink(name, str(number))
         facts.consumed |= {"gen_ai.prompt.name", "gen_ai.prompt.version"}
 
 

@@ -186,6 +186,11 @@ def _not_finite(_: str) -> None:
     return None
 
 
+def _finite_float(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
 def load(text: str) -> Json:
     """The object, list or string in a JSON text; ``None`` when the text is not such JSON.
 
@@ -194,7 +199,7 @@ def load(text: str) -> Json:
     if text[:1] not in ("{", "[", '"', " ", "\n"):
         return None
     try:
-        value: Json = json.loads(text, parse_constant=_not_finite)
+        value: Json = json.loads(text, parse_constant=_not_finite, parse_float=_finite_float)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, (dict, list, str)) else None

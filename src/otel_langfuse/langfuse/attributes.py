@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from otel_langfuse.dialects.reading import as_text, dump
+from otel_langfuse.dialects.reading import as_text, dump, finite
 from otel_langfuse.langfuse.chat import input_text, lifted_text, output_text
 from otel_langfuse.langfuse.wire import AttributeValue
 from otel_langfuse.model import Facts, Json, ObservationType, Value
@@ -56,7 +56,7 @@ def _put(out: dict[str, AttributeValue], key: str, value: str | None) -> None:
 def _model(out: dict[str, AttributeValue], facts: Facts) -> None:
     """Model, parameters, usage, cost (sections 10 to 12); a failed call without usage costs 0: nothing is invented."""
     _put(out, "langfuse.observation.model.name", facts.model)
-    parameters = {key: _parameter(value) for key, value in facts.parameters.items() if value is not None}
+    parameters = {key: _parameter(value) for key, value in facts.parameters.items() if finite(value) is not None}
     if parameters:
         out["langfuse.observation.model.parameters"] = dump(parameters)
     usage = buckets(facts.usage) if facts.usage is not None else {}

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from otel_langfuse.dialects.reading import as_text
 from otel_langfuse.langfuse.attributes import write
-from otel_langfuse.langfuse.media import CONTENT_FIELDS, METADATA, Media, extract, present, substitute
+from otel_langfuse.langfuse.media import CONTENT_FIELDS, Media, extract, present, substitute
 from otel_langfuse.langfuse.wire import AttributeValue, EncodedSpan, encode_resource, encode_scope, encode_span
 from otel_langfuse.model import Value
 from otel_langfuse.pipeline.row import Row
@@ -28,6 +28,15 @@ _MASKED = {
     "langfuse.observation.status_message": "status_message",
     "langfuse.observation.model.parameters": "parameters",
 }
+_STRUCTURE = frozenset(
+    f"langfuse.{key}"
+    for key in (
+        "observation.type observation.model.name observation.usage_details observation.cost_details observation.level "
+        "observation.completion_start_time observation.prompt.name observation.prompt.version trace.name trace.public "
+        "user.id session.id release version environment experiment.id experiment.dataset.id experiment.item.id "
+        "experiment.item.version experiment.item.root_observation_id"
+    ).split()
+)
 _CACHED = 256
 
 
@@ -143,15 +152,11 @@ class LangfuseCopy:
         assert self._masker is not None
         out: dict[str, AttributeValue] = {}
         for key, value in attributes.items():
-            field = _MASKED.get(key)
-            if field is None and key.startswith(METADATA):
-                field = "metadata"
-            if field is None:
+            if key in _STRUCTURE or not isinstance(value, str):
                 out[key] = value
-            elif isinstance(value, str):
-                out[key] = self._masker.mask_text(value, field)
             else:
-                out[key] = value
+                # What is not known to be structure may carry a person's words, keys that are passed on as given, too.
+                out[key] = self._masker.mask_text(value, _MASKED.get(key, "metadata"))
         return out
 
     def _resource(self, resource: Mapping[str, Value]) -> bytes:

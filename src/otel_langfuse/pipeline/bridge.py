@@ -63,6 +63,7 @@ class Pipeline:
             self._recogniser.generation_above,
             lambda: self._traces.open_scopes,
             self._enricher.share,
+            self._foretell,
             options.join_timeout,
         )
 
@@ -89,12 +90,14 @@ class Pipeline:
         self._counters.count("spans_in")
         trace = self._traces.of(view.trace_id, self._clock())
         node = trace.nodes.get(view.span_id) or self._traces.add(trace, view.span_id, view.parent_id, view.start_ns)
-        if node.open:
-            self._traces.close(node)
-            self._settle(node, self._complete(node, view))
-        else:
-            self._counters.count("repeated_span")
-        self._traces.rest(trace)
+        try:
+            if node.open:
+                self._traces.close(node)
+                self._settle(node, self._complete(node, view))
+            else:
+                self._counters.count("repeated_span")
+        finally:
+            self._traces.rest(trace)
 
     def note_sdk_limits(self, dropped: int, cut: int) -> None:
         """Counts what the SDK's attribute limits took from a span before it came here."""
@@ -151,6 +154,8 @@ class Pipeline:
         elif node.is_entry:
             node.pending = (view, facts)
         else:
+            # It may have looked like one to keep while it was open; from now on rows go to the next one above.
+            node.kept, node.type = False, None
             self._counters.count("left_out")
 
     def _donations(self, node: Node, facts: Facts) -> Facts:
@@ -164,6 +169,12 @@ class Pipeline:
         facts = merge([facts, given])
         facts.consumed = consumed
         return facts
+
+    def _foretell(self, node: Node, view: SpanView, facts: Facts) -> None:
+        """Ancestors that end while a call below them waits must not count its tokens again, nor miss its words."""
+        self._enricher.mark_usage(node, facts)
+        if facts.type is ObservationType.GENERATION and not node.is_entry:
+            self._enricher.lift(node, view, facts)
 
     # ----------------------------------------------------------------------------------------- writing
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
+from typing import TypeAlias
 
 from otel_langfuse.dialects.merge import merge
 from otel_langfuse.model import Facts, ObservationType, SpanView, Usage
@@ -41,6 +42,9 @@ DETACHED: tuple[tuple[str, tuple[str, ...]], ...] = (
 _CLIENTS = ("com.anthropic.sdk.python",)  # SDKs that trace themselves
 _MAX_REMEMBERED = 20_000
 _MAX_WAITING = 10_000
+_MAX_SCOPES = 8
+
+Key: TypeAlias = tuple[bytes, bytes]  # trace id and span id: span ids alone need not be unique
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +57,16 @@ class Call:
     deadline: float
 
     @property
+    def key(self) -> Key:
+        """Trace id and span id."""
+        return self.view.trace_id, self.view.span_id
+
+    @property
     def ref(self) -> CallRef:
         """What to remember of the call."""
         names = (self.facts.request_model, self.facts.response_model)
         models = frozenset(name.rsplit("/", 1)[-1] for name in names if name)
-        return CallRef(self.view.span_id, self.view.scope_name, models, self.facts.response_id)
+        return CallRef(self.view.trace_id, self.view.span_id, self.view.scope_name, models, self.facts.response_id)
 
 
 class Calls:
@@ -68,6 +77,7 @@ class Calls:
         generation_above: The nearest generation ancestor of a node, open or ended.
         open_scopes: Scopes of the spans that are open now, in any trace.
         share: Gives the context of one node to another, in a different trace.
+        foretell: Told of a call that is held: what its ancestors need to know of it before it is written.
         bound: Seconds that a call waits for its outer span.
     """
 
@@ -77,22 +87,25 @@ class Calls:
         generation_above: Callable[[Node], Node | None],
         open_scopes: Callable[[], Iterable[str]],
         share: Callable[[Node, Node], None],
+        foretell: Callable[[Node, SpanView, Facts], None],
         bound: float,
     ) -> None:
         self._emit = emit
         self._generation_above = generation_above
         self._open_scopes = open_scopes
         self._share = share
+        self._foretell = foretell
         self._bound = bound
-        self._waiting: OrderedDict[bytes, Call] = OrderedDict()
-        self._below: dict[Node, list[bytes]] = {}
-        self._by_id: OrderedDict[str, tuple[CallRef, bool]] = OrderedDict()
+        self._waiting: OrderedDict[Key, Call] = OrderedDict()
+        self._below: dict[Node, list[Key]] = {}
+        # By response id: the call, and the scopes that have described it.
+        self._by_id: OrderedDict[str, tuple[CallRef, set[str]]] = OrderedDict()
         self.merged = 0
 
     def settle(self, node: Node, view: SpanView, facts: Facts, now: float) -> None:
         """Takes an ended generation: writes it, holds it for its outer span, or merges it."""
         call = Call(node, view, facts, now + self._bound)
-        inner = [self._waiting.pop(span_id) for span_id in self._below.pop(node, ()) if span_id in self._waiting]
+        inner = [self._waiting.pop(key) for key in self._below.pop(node, ()) if key in self._waiting]
         ref = call.ref
         matching = [other for other in inner if same_call(ref, other.ref)]
         written = [other for other in node.calls_below if same_call(ref, other)]
@@ -117,8 +130,8 @@ class Calls:
 
     def release_trace(self, trace_id: bytes) -> None:
         """Writes the waiting calls of one trace."""
-        for span_id in [key for key, call in self._waiting.items() if call.view.trace_id == trace_id]:
-            self._write(self._waiting.pop(span_id))
+        for key in [key for key in self._waiting if key[0] == trace_id]:
+            self._write(self._waiting.pop(key))
 
     @property
     def waiting(self) -> int:
@@ -144,7 +157,7 @@ class Calls:
             self._settle_inner(call)
 
     def _settle_twin(self, call: Call, twin: CallRef) -> None:
-        held = self._waiting.pop(twin.span_id, None)
+        held = self._waiting.pop((twin.trace_id, twin.span_id), None)
         if held is not None:
             # On equal content the one that stands deeper in its tree shows where the call belongs.
             better = (_content(call.facts), _depth(call.node)) > (_content(held.facts), _depth(held.node))
@@ -157,33 +170,45 @@ class Calls:
         above = self._generation_above(call.node)
         if above is not None and above.scope != call.view.scope_name:
             if above.open:
-                self._waiting[call.view.span_id] = call
-                self._below.setdefault(above, []).append(call.view.span_id)
-                self._remember(call.ref)
+                self._hold(call)
+                self._below.setdefault(above, []).append(call.key)
                 return
             if above.call is not None and same_call(call.ref, above.call) and not above.calls_below:
                 self._write_duplicate(call, None, {"duplicate_of": above.span_id.hex()})
                 return
-        if call.facts.response_id is not None and self._partner_due(call.view.scope_name):
-            self._waiting[call.view.span_id] = call
-            self._remember(call.ref)
+        if call.facts.response_id is not None and self._partner_due(call):
+            self._hold(call)
             return
         self._write(call)
 
-    def _partner_due(self, scope: str) -> bool:
-        """Whether a span is open that is known to describe the calls of ``scope`` again, detached from them."""
+    def _hold(self, call: Call) -> None:
+        self._waiting[call.key] = call
+        self._remember(call.ref)
+        self._foretell(call.node, call.view, call.facts)
+
+    def _partner_due(self, call: Call) -> bool:
+        """Whether a span is open that is known to describe the calls of this scope again, detached from them.
+
+        A call with a place in a tree has its partner in the same trace; one that is a trace of its own may have it anywhere.
+        """
+        scope = call.view.scope_name
+        candidates = self._open_scopes() if call.node.is_entry else call.node.trace.open_scopes
         for first, others in DETACHED:
             if scope.startswith(first):
-                return any(other != scope and other.startswith(others) for other in self._open_scopes())
+                return any(other != scope and other.startswith(others) for other in candidates)
         return False
 
     def _twin_by_id(self, ref: CallRef) -> CallRef | None:
         if ref.response_id is None:
             return None
-        other, paired = self._by_id.get(ref.response_id, (None, True))
-        if other is None or paired or other.span_id == ref.span_id or not _scopes_allow(other.scope, ref.scope):
+        known = self._by_id.get(ref.response_id)
+        if known is None:
             return None
-        self._by_id[ref.response_id] = (other, True)
+        other, scopes = known
+        # A scope that has described this call before describes another one now, under a reused id.
+        if (ref.scope in scopes and not _scopes_allow(other.scope, ref.scope)) or len(scopes) >= _MAX_SCOPES:
+            return None
+        scopes.add(ref.scope)
         return other
 
     # ---------------------------------------------------------------------------------------- writing
@@ -235,7 +260,7 @@ class Calls:
 
     def _remember(self, ref: CallRef) -> None:
         if ref.response_id is not None:
-            self._by_id.setdefault(ref.response_id, (ref, False))
+            self._by_id.setdefault(ref.response_id, (ref, {ref.scope}))
             if len(self._by_id) > _MAX_REMEMBERED:
                 self._by_id.popitem(last=False)
 

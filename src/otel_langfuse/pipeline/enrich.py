@@ -20,6 +20,7 @@ __all__ = ["Enricher"]
 logger = logging.getLogger(__name__)
 
 _MAX_HEIGHT = 64  # ancestors asked for context, besides the entry: a bound on the work per span in very deep traces
+_MAX_FOUND = 100  # tags, and metadata keys, that an entry row takes from the spans below it
 _GIVEN, _WORKFLOW, _ENTRY = 3, 2, 1  # how strong a trace's name is
 
 
@@ -119,10 +120,18 @@ class Enricher:
         if node.is_entry:
             layers.append(node.found)
         elif node.own is not None or node.propagated is not None:
-            below = contexts.combine((node.entry.found, node.propagated, node.own))
-            node.entry.found = replace(below, release=None, version=None, environment=None)
+            self._note_on_entry(node)
         layers += (self._defaults, self._of_resource(view.resource))
         return contexts.combine(layers)
+
+    def _note_on_entry(self, node: Node) -> None:
+        """What is found below an entry span also goes on its row, as long as that is to come; bounded."""
+        entry = node.entry
+        if entry.written and entry.found is not None:
+            return
+        below = contexts.combine((entry.found, node.propagated, node.own))
+        if len(below.tags) <= _MAX_FOUND and len(below.metadata) <= _MAX_FOUND:
+            entry.found = replace(below, release=None, version=None, environment=None)
 
     def _of_resource(self, resource: Mapping[str, Value]) -> Context:
         """The resource's word, read once for the resource that most spans share."""

@@ -123,7 +123,7 @@ class Masker:
             if self._custom is not None:
                 text = _as_text(self._custom(text, field))
             return self._mask(text) if self._finders else text
-        except Exception as error:  # noqa: BLE001 - the border to the user's code: it may raise anything
+        except BaseException as error:  # noqa: BLE001 - the border to the user's code: it may raise anything
             self._counters.count("masking_failed")
             if self._may_log("masking_failed"):
                 # The message may quote the content; the type cannot.

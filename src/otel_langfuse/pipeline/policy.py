@@ -42,7 +42,7 @@ class Policy:
         if self._should_export is not None:
             try:
                 word = self._should_export(view)
-            except Exception as error:  # noqa: BLE001  # the user's code must not stop the pipeline
+            except BaseException as error:  # noqa: BLE001  # the user's code must not stop the pipeline
                 self._report(f"should_export raised {type(error).__name__}; its answer is ignored")
                 return verdict
             return verdict if word is None else bool(word)

@@ -23,6 +23,10 @@ _CONTENT = re.compile(
 _MAX_HEIGHT = 256  # ancestors looked at: a bound on the work per span in very deep traces
 
 
+def _without_content(metadata: dict[str, str]) -> dict[str, str]:
+    return {key: text for key, text in metadata.items() if not _CONTENT.search(key)}
+
+
 class Recogniser:
     """Reads views by dialects and rules, and notes on nodes what follows.
 
@@ -45,6 +49,10 @@ class Recogniser:
         if not self._options.capture_content:
             facts.input = facts.output = facts.system = facts.tools = None
             facts.consumed |= {key for key in view.attributes if _CONTENT.search(key)}
+            facts.metadata = _without_content(facts.metadata)
+            facts.trace_metadata = _without_content(facts.trace_metadata)
+            # Explicit keys that no reader opened: whole metadata as text, expected outputs of experiments.
+            facts.passthrough = {key: value for key, value in facts.passthrough.items() if key.endswith((".id", ".version"))}
         return facts
 
     def note(self, node: Node, view: SpanView, facts: Facts) -> bool:
@@ -65,11 +73,10 @@ class Recogniser:
             return node.kept
         try:
             view = node.live.look()
-        except Exception as error:  # noqa: BLE001  # the span is the application's; reading it must not stop others
+            if view is not None:
+                self.note(node, view, self.read(view))
+        except Exception as error:  # noqa: BLE001  # a span that cannot be read yet must not stop those below it
             self._report(f"an open span could not be read: {type(error).__name__}")
-            return node.kept
-        if view is not None:
-            self.note(node, view, self.read(view))
         return node.kept
 
     def peek(self, node: Node) -> SpanView | None:

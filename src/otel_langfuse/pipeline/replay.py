@@ -6,7 +6,7 @@ children, whatever their clocks say, because parents are resolved by id first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from otel_langfuse.model import LogView, SpanView
 from otel_langfuse.pipeline.bridge import Pipeline
@@ -42,6 +42,7 @@ def replay(
     views: Sequence[SpanView],
     records: Iterable[LogView] = (),
     propagated: Mapping[bytes, Context] | None = None,
+    on_error: Callable[[Exception], None] | None = None,
 ) -> None:
     """Feeds spans and their records, then ends all waits.
 
@@ -50,6 +51,7 @@ def replay(
         views: Ended spans, in any order.
         records: Content records; each is fed before its span.
         propagated: By span id, what the application had put in context at the span's start.
+        on_error: Called when a span could not be handled, which costs no other span; without it the error is raised.
     """
     for record in records:
         pipeline.content(record)
@@ -64,7 +66,12 @@ def replay(
     for _, is_end, _, _, view in sorted(timeline, key=lambda item: item[:4]):
         _start(pipeline, view, known, started, propagated or {})
         if is_end:
-            pipeline.ended(view)
+            try:
+                pipeline.ended(view)
+            except Exception as error:
+                if on_error is None:
+                    raise
+                on_error(error)
     pipeline.flush()
 
 

@@ -52,6 +52,7 @@ class Traces:
             node.live, node.start_attributes, node.propagated = start.live, start.attributes, start.propagated
             node.start_scope = start.scope
             self.open_scopes[start.scope] += 1
+            trace.open_scopes[start.scope] += 1
         if self._owed and (trace.trace_id, span_id) in self._owed:
             del self._owed[trace.trace_id, span_id]
             node.promised = True
@@ -63,11 +64,10 @@ class Traces:
         node.trace.open -= 1
         node.live = None
         if node.start_scope is not None:
-            left = self.open_scopes[node.start_scope] - 1
-            if left > 0:
-                self.open_scopes[node.start_scope] = left
-            else:
-                del self.open_scopes[node.start_scope]
+            for scopes in (self.open_scopes, node.trace.open_scopes):
+                scopes[node.start_scope] -= 1
+                if not scopes[node.start_scope]:
+                    del scopes[node.start_scope]
 
     def rest(self, trace: Trace) -> None:
         """Lets a trace without open spans wait for late ones."""

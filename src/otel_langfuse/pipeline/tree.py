@@ -12,6 +12,7 @@ first entry.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -56,6 +57,7 @@ class SpanStart:
 class CallRef:
     """A model call that has been written: enough to tell whether another span is the same call."""
 
+    trace_id: bytes
     span_id: bytes
     scope: str
     models: frozenset[str]
@@ -122,7 +124,7 @@ class Node:
 class Trace:
     """The nodes of one trace."""
 
-    __slots__ = ("entries", "last_seen", "name", "name_rank", "nodes", "open", "root", "trace_id")
+    __slots__ = ("entries", "last_seen", "name", "name_rank", "nodes", "open", "open_scopes", "root", "trace_id")
 
     def __init__(self, trace_id: bytes) -> None:
         self.trace_id = trace_id
@@ -130,6 +132,7 @@ class Trace:
         self.entries: list[Node] = []
         self.root: Node | None = None
         self.open = 0
+        self.open_scopes: Counter[str] = Counter()
         self.last_seen = 0.0
         self.name: str | None = None
         self.name_rank = 0

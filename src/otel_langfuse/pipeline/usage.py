@@ -20,7 +20,8 @@ def buckets(usage: Usage) -> dict[str, int]:
     """Exclusive buckets with ``total``; empty when nothing was counted."""
     if usage.buckets is not None:
         return _with_total({key: count for key, count in usage.buckets.items() if count >= 0})
-    if usage.input is None and usage.output is None:
+    counted = (usage.cache_read, usage.cache_write, usage.reasoning, usage.audio_input, usage.audio_output)
+    if usage.input is None and usage.output is None and not any(counted):
         return {"total": usage.total} if usage.total is not None else {}
     best = _reading(usage, cache_inside=not usage.exclusive, reasoning_inside=True)
     if usage.total is not None and sum(best.values()) != usage.total:

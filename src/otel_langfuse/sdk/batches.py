@@ -77,7 +77,8 @@ class Batches:
                 encoded.append(draft.encode())
 
         views = [view for span in spans if (view := span_view(span)) is not None]
-        replay(Pipeline(sink, Options.of(self.settings), counters=self._counters), views)
+        pipeline = Pipeline(sink, Options.of(self.settings), counters=self._counters)
+        replay(pipeline, views, on_error=lambda error: self._counters.drop("mapping_failed", 1, type(error).__name__))
         lost = sum(self._counters.drops.values())
         delivery.offer(encoded)
         settled = self.force_flush(self.settings.timeout)

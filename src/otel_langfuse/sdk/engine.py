@@ -47,6 +47,7 @@ Job = Callable[[Pipeline], None]
 MEDIA_SHARE = 0.6
 """Of the time for shutdown, what uploads may take; the rest is for delivering the spans that waited for them."""
 
+_MAPPING_SHARE = 0.8  # of the time for shutdown
 _BATCH = 64  # rows handed to delivery at a time
 _WAKE_AT = 512  # queued jobs that wake the worker before its interval is over
 _WAKE_BYTES = 4 * 1024 * 1024
@@ -156,7 +157,7 @@ class Engine:
             spans: How many spans are lost if the job is.
         """
         if self._closed:
-            self.counters.drop("after_shutdown", spans)
+            self.counters.drop("shutdown", spans)
             return
         if self._bytes > self.settings.queue_bytes:
             self.counters.drop("queue_full", spans, _FULL_REMEDY)
@@ -186,11 +187,11 @@ class Engine:
                 patience = self.settings.shutdown_timeout if timeout is None else timeout
                 deadline = time.monotonic() + patience
                 self._closed = True
-                in_time = self._drain(patience, lambda pipeline: pipeline.close())
+                # Some time is left to deliver what was mapped, if mapping alone would take it all.
+                in_time = self._drain(patience * _MAPPING_SHARE, lambda pipeline: pipeline.close())
                 self._stop = True
                 self._wake.set()
-                if not in_time:
-                    self.counters.drop("shutdown", sum(spans for _, _, spans in list(self._queue)))
+                self.counters.drop("shutdown", self._discard())
                 self._media.shutdown(max(deadline - time.monotonic(), 0.0) * MEDIA_SHARE)
                 self._outcome = self._delivery.shutdown(max(deadline - time.monotonic(), 0.0)) and in_time
             return self._outcome
@@ -256,26 +257,40 @@ class Engine:
 
     def _work_off(self) -> None:
         queue = self._queue
-        while queue:
+        due = time.monotonic() + self._interval
+        while queue and not self._stop:
             try:
                 job, size, _ = queue.popleft()
             except IndexError:
-                return
+                break
             if size:
                 with self._size_lock:
                     self._bytes -= size
             try:
                 job(self._pipeline)
-            except Exception as error:  # noqa: BLE001  # one bad span must not stop the others
+            except BaseException as error:  # noqa: BLE001  # one bad span must not stop the others
                 self._failed("mapping_failed", error)
             if len(self._rows) >= _BATCH:
                 self._hand_over()
+            if time.monotonic() >= due:
+                # Spans may come faster than they are mapped for long; waits and memory are bounded all the same.
+                self._tick()
+                due = time.monotonic() + self._interval
         self._hand_over()
+
+    def _discard(self) -> int:
+        """Empties the queue; how many spans were in it."""
+        spans = 0
+        while True:
+            try:
+                spans += self._queue.popleft()[2]
+            except IndexError:
+                return spans
 
     def _tick(self) -> None:
         try:
             self._pipeline.tick()
-        except Exception as error:  # noqa: BLE001  # upkeep must not end the worker
+        except BaseException as error:  # noqa: BLE001  # upkeep must not end the worker
             self._failed("mapping_failed", error)
         self._hand_over()
 
@@ -286,7 +301,7 @@ class Engine:
                 self._media.submit(draft, self._deliver)
             else:
                 self._rows.append(draft.encode())
-        except Exception as error:  # noqa: BLE001  # one bad row must not take its trace with it
+        except BaseException as error:  # noqa: BLE001  # one bad row must not take its trace with it
             self._failed("encoding_failed", error)
 
     def _deliver(self, span: EncodedSpan) -> None:
@@ -297,7 +312,7 @@ class Engine:
             rows, self._rows = self._rows, []
             self._delivery.offer(rows)
 
-    def _failed(self, reason: str, error: Exception) -> None:
+    def _failed(self, reason: str, error: BaseException) -> None:
         if self._may_log(reason):
             # The message of an error may quote content; its type and place cannot.
             place = error.__traceback__

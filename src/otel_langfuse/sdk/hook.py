@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
-from otel_langfuse.model import LogView, Value
+from otel_langfuse.model import LogView, Value, weigh
 from otel_langfuse.pipeline import Pipeline
 from otel_langfuse.sdk import registry
 from otel_langfuse.sdk.processor import report
@@ -77,9 +77,14 @@ class _HookContent:
 
 
 def _weight(item: Any) -> int:
-    """Bytes that a message holds, estimated from its texts."""
+    """Bytes that a message holds, estimated from what its parts can carry."""
     parts = getattr(item, "parts", None) or (item,)
-    return 128 + sum(len(content) for part in parts if isinstance(content := getattr(part, "content", None), (str, bytes)))
+    return 128 + sum(_part_weight(part) for part in parts)
+
+
+def _part_weight(part: Any) -> int:
+    values = (getattr(part, name, None) for name in ("content", "response", "arguments", "data", "result"))
+    return sum(weigh(plain(value)) for value in values if value is not None)
 
 
 def _structured(item: Any) -> Value:
