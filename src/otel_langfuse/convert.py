@@ -75,6 +75,11 @@ def convert_views(
         media.submit(copy.draft(row), spans.append)
 
     pipeline = Pipeline(sink, Options.of(settings), counters=counters)
-    replay(pipeline, views, records, on_error=lambda error: counters.drop("mapping_failed", 1, type(error).__name__))
+    replay(
+        pipeline,
+        views,
+        records,
+        on_error=lambda error: counters.drop("mapping_failed", 1, f"{type(error).__name__}: a bug; please report it."),
+    )
     notes = {**counters.counts, **{f"dropped_{reason}": n for reason, n in counters.drops.items()}}
     return Conversion(assemble(spans), len(views), len(spans), generations, notes)

@@ -203,7 +203,7 @@ def test_a_mask_that_is_not_known_is_named_once_and_lets_nothing_through(
 def test_an_error_in_the_mapping_costs_the_batch_and_does_not_raise(
     exporter: LangfuseSpanExporter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("PROMPT-TEXT")
 
     monkeypatch.setattr("otel_langfuse.sdk.batches.replay", broken)

@@ -78,11 +78,15 @@ class Batches:
 
         views = [view for span in spans if (view := span_view(span)) is not None]
         pipeline = Pipeline(sink, Options.of(self.settings), counters=self._counters)
-        replay(pipeline, views, on_error=lambda error: self._counters.drop("mapping_failed", 1, type(error).__name__))
         lost = sum(self._counters.drops.values())
+        replay(pipeline, views, on_error=self._one_failed)
         delivery.offer(encoded)
         settled = self.force_flush(self.settings.timeout)
         return settled and sum(self._counters.drops.values()) == lost
+
+    def _one_failed(self, error: Exception) -> None:
+        """One span could not be mapped; the others of its batch go on."""
+        self._counters.drop("mapping_failed", 1, f"{type(error).__name__}: a bug in otel-langfuse; please report it.")
 
     def _warn_once(self) -> None:
         if self._warned:
