@@ -4,7 +4,8 @@ OtelLangfuseError
 ├── ConfigError            a setting, file or argument that cannot be used: names field and source
 ├── PayloadError           bytes that are no OTLP: says which input and what was wrong
 └── DeliveryError          Langfuse or the network refused: says status, how many spans, what to do
-    └── TransportError     no answer came (`langfuse.transport`)
+    ├── TransportError     no answer came (`langfuse.transport`)
+    └── MediaError         a media upload failed (`langfuse.media_api`)
 """
 
 from __future__ import annotations
