@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import urlsplit
 
@@ -205,6 +204,8 @@ def uninstrumented() -> Iterator[None]:
 
 
 def _version() -> str:
+    from importlib import metadata  # a fifth of this package's import time, and often loaded by then
+
     try:
         return metadata.version("otel-langfuse")
     except metadata.PackageNotFoundError:

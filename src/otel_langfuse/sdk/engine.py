@@ -33,7 +33,6 @@ from otel_langfuse.langfuse.transport import HttpTransport, Transport
 from otel_langfuse.langfuse.wire import EncodedSpan
 from otel_langfuse.model import SpanView
 from otel_langfuse.pipeline import Options, Pipeline, Row
-from otel_langfuse.pipeline.masking import Masker
 from otel_langfuse.settings import Settings
 
 __all__ = ["MEDIA_SHARE", "Engine", "Mask", "Masks", "delivery_of", "forked", "masker_of", "media_of", "settings_with"]
@@ -64,6 +63,10 @@ class _FailClosed:
 
 def masker_of(settings: Settings, custom: Mask | None, counters: Counters) -> TextMasker | None:
     """The masker that settings and code ask for; one that lets nothing through if they cannot be understood."""
+    if not settings.mask and custom is None:
+        return None
+    from otel_langfuse.pipeline.masking import Masker  # its rules take a while to compile
+
     try:
         return Masker.from_settings(settings.mask, custom, counters=counters)
     except ConfigError as error:
