@@ -192,8 +192,8 @@ def test_slow_body_is_cut_at_the_deadline(server: FakeLangfuse, connect: Connect
     """The status is known, so the outcome is; the body has until the deadline."""
     server.script([slow_body()])
     start = time.monotonic()
-    assert connect(server.traces_url).post(b"", compressed=False, timeout=0.3).status == 200
-    assert time.monotonic() - start < 3
+    assert connect(server.traces_url).post(b"", compressed=False, timeout=1.0).status == 200
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("behaviour", [hang, slow_headers])
