@@ -6,8 +6,10 @@ Source: semantic conventions ``user.id``, ``session.id``, ``enduser.id``, ``erro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from otel_langfuse.dialects.reading import Row, Table, as_identity, as_text
-from otel_langfuse.model import Facts, SpanView
+from otel_langfuse.model import EMPTY, Facts, SpanView, Value
 
 __all__ = ["NAME", "TABLE", "read"]
 
@@ -36,18 +38,15 @@ def read(view: SpanView) -> Facts | None:
     exception = next((event for event in reversed(view.events) if event.name == "exception"), None)
     kind = as_text(view.attributes.get("error.type"))
     if view.status_code == _ERROR or kind is not None or exception is not None:
-        _error(view, facts, exception is not None)
+        _error(view, facts, kind, exception.attributes if exception is not None else EMPTY)
     return facts
 
 
-def _error(view: SpanView, facts: Facts, has_exception: bool) -> None:
-    exception = next((event for event in reversed(view.events) if event.name == "exception"), None)
-    details = exception.attributes if exception is not None else {}
+def _error(view: SpanView, facts: Facts, kind: str | None, details: Mapping[str, Value]) -> None:
     message = view.status_message or as_text(details.get("exception.message")) or as_text(view.attributes.get("error.message"))
-    facts.status_message = message or as_text(view.attributes.get("error.type")) or as_text(details.get("exception.type"))
+    facts.status_message = message or kind or as_text(details.get("exception.type"))
     facts.level = "ERROR"
-    if has_exception:
-        for key in ("exception.type", "exception.stacktrace"):
-            text = as_text(details.get(key))
-            if text:
-                facts.metadata[key] = text
+    for key in ("exception.type", "exception.stacktrace"):
+        text = as_text(details.get(key))
+        if text:
+            facts.metadata[key] = text

@@ -133,7 +133,6 @@ TABLE = Table(
         Row("langfuse.trace.url", "-"),
     )
 )
-_CONTEXT_ONLY = frozenset(row.field for row in TABLE.rows if row.field in ("user", "session", "tags", "trace_name"))
 
 
 def read(view: SpanView) -> Facts | None:

@@ -6,6 +6,8 @@ span of an unknown instrumentation that keeps to the conventions comes out sensi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from otel_langfuse.dialects.chat import as_content, as_parts_text, as_tools, raw_content
 from otel_langfuse.dialects.operations import OPERATIONS
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_seconds, as_text, dump, jsonable
@@ -88,10 +90,9 @@ def read(view: SpanView) -> Facts | None:
     return facts
 
 
-def _read_records(contents: object, facts: Facts, origin: str) -> None:
+def _read_records(contents: Sequence[LogView], facts: Facts, origin: str) -> None:
     """Fills in content from records of ``origin``; what is known already stays (precedence: hook, span, log)."""
-    for record in contents:  # type: ignore[attr-defined]  # Sequence[LogView]
-        assert isinstance(record, LogView)
+    for record in contents:
         if record.origin == origin and record.event_name == DETAILS_EVENT:
             found = Facts()
             _RECORD_TABLE.apply(record.attributes, found)

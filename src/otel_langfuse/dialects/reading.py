@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from otel_langfuse.model import Facts, Json, SpanView, Usage, Value
+from otel_langfuse.model import Facts, Json, Usage, Value
 
 __all__ = [
     "Row",
@@ -290,10 +290,3 @@ def _listed(node: Any) -> Json:
     if node and all(key.isascii() and key.isdigit() for key in node):
         return [_listed(node[key]) for key in sorted(node, key=int)]
     return {key: _listed(item) for key, item in node.items()}
-
-
-def read_table(table: Table, view: SpanView, dialect: str) -> Facts:
-    """New facts of ``dialect`` with the table applied to the span's attributes."""
-    facts = Facts(dialect=dialect)
-    table.apply(view.attributes, facts)
-    return facts

@@ -26,8 +26,6 @@ __all__ = ["CONTENT_FIELDS", "METADATA", "Media", "extract", "present", "substit
 CONTENT_FIELDS = {
     "langfuse.observation.input": "input",
     "langfuse.observation.output": "output",
-    "langfuse.trace.input": "input",
-    "langfuse.trace.output": "output",
 }
 """Attributes that hold content, with the field of an observation that Langfuse shows it in."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -64,6 +64,13 @@ def _span(span: Any, scope: Any, resource: dict[str, Value]) -> SpanView | None:
     )
 
 
+def _parse(request: Message, payload: bytes, signal: str) -> None:
+    try:
+        request.ParseFromString(payload)
+    except DecodeError as error:
+        raise PayloadError(f"{len(payload)} bytes are no OTLP {signal} export request: {error}") from None
+
+
 def parse_traces(payload: bytes) -> Iterator[SpanView | None]:
     """The spans of one or more concatenated ``ExportTraceServiceRequest``; ``None`` for each invalid span.
 
@@ -71,10 +78,7 @@ def parse_traces(payload: bytes) -> Iterator[SpanView | None]:
         PayloadError: The bytes are no protobuf of that kind.
     """
     request = ExportTraceServiceRequest()
-    try:
-        request.ParseFromString(payload)
-    except DecodeError as error:
-        raise PayloadError(f"{len(payload)} bytes are no OTLP trace export request: {error}") from None
+    _parse(request, payload, "trace")
     for resource_spans in request.resource_spans:
         resource = _attributes(resource_spans.resource.attributes)
         for scope_spans in resource_spans.scope_spans:
@@ -89,10 +93,7 @@ def parse_logs(payload: bytes) -> Iterator[LogView]:
         PayloadError: The bytes are no protobuf of that kind.
     """
     request = ExportLogsServiceRequest()
-    try:
-        request.ParseFromString(payload)
-    except DecodeError as error:
-        raise PayloadError(f"{len(payload)} bytes are no OTLP logs export request: {error}") from None
+    _parse(request, payload, "logs")
     for resource_logs in request.resource_logs:
         for scope_logs in resource_logs.scope_logs:
             for record in scope_logs.log_records:
