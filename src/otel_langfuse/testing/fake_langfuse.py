@@ -18,6 +18,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_langfuse.testing.fake_media import MEDIA_PATH, STORAGE_PATH, MediaLink, MediaShelf
 from otel_langfuse.testing.http_server import Handler, HttpEndpoint, Received
+from otel_langfuse.testing.otlp_sink import spans_of
 
 __all__ = [
     "FakeLangfuse",
@@ -202,13 +203,7 @@ class FakeLangfuse(HttpEndpoint):
     @property
     def spans(self) -> list[Span]:
         """Every span that was stored, as often as it was, in order of arrival."""
-        return [
-            span
-            for export in self.exports
-            for group in export.resource_spans
-            for scoped in group.scope_spans
-            for span in scoped.spans
-        ]
+        return spans_of(self.exports)
 
     def wait_for(self, n_spans: int, timeout: float = 10.0) -> bool:
         """Whether ``n_spans`` spans have been stored within ``timeout`` seconds."""

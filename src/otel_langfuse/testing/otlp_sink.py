@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -16,6 +18,13 @@ from otel_langfuse.testing.http_server import Handler, HttpEndpoint, Received
 __all__ = ["OtlpSink"]
 
 _PROTOBUF = {"content-type": "application/x-protobuf"}
+
+
+def spans_of(exports: Iterable[ExportTraceServiceRequest]) -> list[Span]:
+    """Every span of the requests, in order."""
+    return [
+        span for export in exports for group in export.resource_spans for scoped in group.scope_spans for span in scoped.spans
+    ]
 
 
 class OtlpSink(HttpEndpoint):
@@ -35,13 +44,7 @@ class OtlpSink(HttpEndpoint):
     @property
     def spans(self) -> list[Span]:
         """Every span that came, in order of arrival."""
-        return [
-            span
-            for export in self.exports
-            for group in export.resource_spans
-            for scoped in group.scope_spans
-            for span in scoped.spans
-        ]
+        return spans_of(self.exports)
 
     @property
     def log_records(self) -> list[LogRecord]:
