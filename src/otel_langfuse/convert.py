@@ -79,7 +79,7 @@ def convert_views(
         pipeline,
         views,
         records,
-        on_error=lambda error: counters.drop("mapping_failed", 1, f"{type(error).__name__}: a bug; please report it."),
+        on_error=lambda _, error: counters.drop("mapping_failed", 1, f"{type(error).__name__}: a bug; please report it."),
     )
     notes = {**counters.counts, **{f"dropped_{reason}": n for reason, n in counters.drops.items()}}
     return Conversion(assemble(spans), len(views), len(spans), generations, notes)

@@ -80,7 +80,10 @@ class EventView:
 
 @dataclass(frozen=True, slots=True)
 class LogView:
-    """A log record that carries content for a span; ``origin`` is ``hook`` for the completion hook's content."""
+    """A log record that carries content for a span.
+
+    ``origin`` is ``hook`` for the completion hook's content; ``time_ns`` is 0 where the record does not say when it was.
+    """
 
     trace_id: bytes
     span_id: bytes
@@ -89,6 +92,7 @@ class LogView:
     body: Value
     scope_name: str = ""
     origin: str = "log"
+    time_ns: int = 0
 
     @property
     def size(self) -> int:

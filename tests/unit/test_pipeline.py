@@ -113,9 +113,9 @@ def test_held_content_is_bounded_and_counted() -> None:
     from otel_langfuse.pipeline.join import Joiner
 
     counters = Counters()
-    joiner = Joiner(counters, limit=5_000)
+    joiner = Joiner(counters, patience=60.0, limit=5_000)
     for number in range(10):
-        joiner.add(LogView(TRACE, number.to_bytes(8, "big"), "gen_ai.choice", {}, "x" * 1_000))
+        joiner.add(LogView(TRACE, number.to_bytes(8, "big"), "gen_ai.choice", {}, "x" * 1_000), 0.0)
     assert counters.counts["content_unjoined"] == 7
 
 

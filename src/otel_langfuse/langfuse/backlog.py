@@ -88,6 +88,15 @@ class Backlog:
         self.bytes += len(request.body) - batch.size
         self._queue.append(request)
 
+    def restore(self, request: Request) -> None:
+        """Queues a request that an earlier process sealed."""
+        request.ticket = self._next_ticket
+        self._tickets[request.ticket] = 1
+        self._next_ticket += 1
+        self.bytes += len(request.body)
+        self.spans += request.spans
+        self._queue.append(request)
+
     def lose(self, batch: Batch) -> None:
         """Forgets a batch that could not be sealed."""
         self.bytes -= batch.size

@@ -26,6 +26,7 @@ from typing import Any
 from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.langfuse.answers import Endpoint
 from otel_langfuse.langfuse.backlog import NEVER, Backlog, Batch
+from otel_langfuse.langfuse.custody import NOBODY, Custodian
 from otel_langfuse.langfuse.dispatch import Dispatcher, Outcome
 from otel_langfuse.langfuse.request import Request, seal
 from otel_langfuse.langfuse.transport import Transport
@@ -58,6 +59,7 @@ class Delivery:
         timeout: Seconds for one request.
         compress: Whether bodies are compressed with gzip.
         max_age: Seconds after its first failure in which a request is retried.
+        custodian: Keeps sealed requests beyond this process. With a durable one, what is left at shutdown is no loss.
         name: Names the thread and the log lines.
         clock: Monotonic seconds; decides all that depends on time.
         wall_clock: Seconds since the epoch, for dates in answers and in ``status``.
@@ -78,6 +80,7 @@ class Delivery:
         timeout: float = 5.0,
         compress: bool = True,
         max_age: float = 600.0,
+        custodian: Custodian = NOBODY,
         name: str = "langfuse",
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -88,6 +91,7 @@ class Delivery:
         self._flush_interval = flush_interval
         self._timeout = timeout
         self._compress = compress
+        self._custodian = custodian
         self._name = name
         self._clock = clock
         self._wall_clock = wall_clock
@@ -117,6 +121,14 @@ class Delivery:
             position, batch = self._collect(spans, position)
             if batch is not None:
                 self._seal(batch)
+
+    def restore(self, requests: Sequence[Request]) -> None:
+        """Takes requests that an earlier process sealed and did not settle, oldest first; sends the same bytes."""
+        with self._changed:
+            for request in requests:
+                self._backlog.restore(request)
+            self._start_thread()
+            self._changed.notify_all()
 
     def force_flush(self, timeout: float) -> bool:
         """Whether everything offered before has been delivered or dropped within ``timeout`` seconds."""
@@ -160,7 +172,10 @@ class Delivery:
         if thread is None and first:
             self._run()  # Spans without a thread: none could be started, the interpreter is going down.
         lost = self._drain()
-        self._counters.drop("shutdown", lost, _SHUTDOWN_REMEDY)
+        if self._custodian.durable:
+            self._counters.count("left_in_journal", lost)
+        else:
+            self._counters.drop("shutdown", lost, _SHUTDOWN_REMEDY)
         if thread is not None and not self._lost and thread is not threading.current_thread():
             thread.join(_JOIN_TIMEOUT)
         return not self._lost
@@ -200,7 +215,7 @@ class Delivery:
 
     def _collect(self, spans: Sequence[EncodedSpan], position: int) -> tuple[int, Batch | None]:
         """Adds spans from ``position`` on until a batch is full; returns how far it came."""
-        refused = 0
+        refused: list[EncodedSpan] = []
         batch = None
         with self._changed:
             closed = self._closed
@@ -208,20 +223,25 @@ class Delivery:
             while position < len(spans) and batch is None:
                 span = spans[position]
                 if closed or not self._backlog.has_room(span):
-                    refused += 1
+                    refused.append(span)
                 else:
                     batch = self._backlog.add(span, self._clock())
                 position += 1
             if self._backlog.open_since != was_open:
                 self._changed.notify_all()  # The thread has to end its wait earlier.
             self._start_thread()
-        self._counters.drop("shutdown" if closed else "queue_full", refused, _LATE_REMEDY if closed else _FULL_REMEDY)
+        if refused and closed and self._custodian.durable:
+            self._counters.count("left_in_journal", len(refused))
+        elif refused:
+            self._counters.drop("shutdown" if closed else "queue_full", len(refused), _LATE_REMEDY if closed else _FULL_REMEDY)
+            self._custodian.lost(refused)
         return position, batch
 
     def _seal(self, batch: Batch) -> None:
         request = None
         try:
             request = seal(batch.spans, compressed=self._compress, ticket=batch.ticket)
+            self._custodian.sealed(request, batch.spans)
         except Exception:
             logger.exception("otel-langfuse (%s) could not encode %d spans", self._name, len(batch.spans))
         with self._changed:
@@ -234,6 +254,7 @@ class Delivery:
             self._changed.notify_all()
         if request is None:
             self._counters.drop("internal_error", len(batch.spans), _BUG_REMEDY)
+            self._custodian.lost(batch.spans)
 
     # The sender thread.
 
@@ -284,10 +305,16 @@ class Delivery:
     def _send(self, request: Request) -> None:
         timeout = max(min(self._timeout, self._deadline - self._clock()), _LEAST_TIMEOUT)
         try:
+            if not request.attempts:
+                self._custodian.sending(request)
             outcome = self._dispatcher.attempt(request, timeout)
         except Exception:
             logger.exception("otel-langfuse (%s) could not send %d spans", self._name, request.spans)
             outcome = Outcome(dropped=request.spans, reason="internal_error", message=_BUG_REMEDY)
+        if not outcome.requests:
+            self._custodian.settled(request)
+        elif not outcome.resend:
+            self._custodian.split(request, outcome.requests)
         with self._changed:
             if self._in_flight is not request:
                 return  # Shutdown gave it up, and counted it.

@@ -31,6 +31,7 @@ class Request:
         since: When these bytes first failed, on the delivery's clock.
         refused_since: When the batch was first refused for one of its spans; parts share it.
         not_before: Earliest time of the next attempt.
+        id: Its name in a journal, ``None`` if no journal holds it.
     """
 
     body: bytes = field(repr=False)
@@ -42,6 +43,7 @@ class Request:
     since: float | None = None
     refused_since: float | None = None
     not_before: float = 0.0
+    id: int | None = None
 
     def part(self, payload: bytes, spans: int) -> Request:
         """A request of its own for ``payload``, with this one's ticket."""

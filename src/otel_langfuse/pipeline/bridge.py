@@ -27,6 +27,8 @@ __all__ = ["Pipeline"]
 
 logger = logging.getLogger(__name__)
 
+_UNSEEN = "span that never came"
+
 
 class Pipeline:
     """Turns spans into rows. Not thread-safe: one thread owns it.
@@ -37,6 +39,8 @@ class Pipeline:
         counters: Where counts go.
         should_export: The user's filter, see `Policy`.
         clock: Monotonic seconds.
+        on_left_out: Told of each ended span that gets no row, once that is certain. Every span given to ``ended`` comes
+            out once, as a row or here.
     """
 
     def __init__(
@@ -47,13 +51,15 @@ class Pipeline:
         counters: Counters | None = None,
         should_export: Callable[[SpanView], bool | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_left_out: Callable[[SpanView], None] | None = None,
     ) -> None:
         self._sink = sink
+        self._on_left_out = on_left_out
         self._options = options
         self._counters = counters if counters is not None else Counters()
         self._clock = clock
         self._may_log = OncePerInterval(60.0, clock)
-        self._joiner = Joiner(self._counters)
+        self._joiner = Joiner(self._counters, options.max_open)
         self._traces = Traces(options.linger, options.max_open, options.max_nodes)
         policy = Policy(options.keep, options.drop, should_export, self._report)
         self._recogniser = Recogniser(options, policy, self._report)
@@ -74,28 +80,58 @@ class Pipeline:
         if not self._options.samples(start.trace_id):
             return
         trace = self._traces.of(start.trace_id, self._clock())
-        if start.span_id not in trace.nodes:
+        node = trace.nodes.get(start.span_id)
+        if node is None:
             self._traces.add(trace, start.span_id, start.parent_id, start.start_ns, start)
+        elif node.expected:
+            self._traces.arrive(node, start.parent_id, start.start_ns, start)
+
+    def expect(self, trace_id: bytes, span_id: bytes, start_ns: int) -> None:
+        """Promises a parent that has not been seen: rows may stand below it, and it is kept when it comes.
+
+        Args:
+            trace_id: Its trace.
+            span_id: Its id.
+            start_ns: When it started at the latest.
+        """
+        if self._options.samples(trace_id):
+            trace = self._traces.of(trace_id, self._clock())
+            if span_id not in trace.nodes:
+                self._traces.expect(trace, span_id, start_ns)
+                self._counters.count("expected_parents")
+
+    def knows(self, trace_id: bytes, span_id: bytes) -> bool:
+        """Whether a span has been seen, and is remembered."""
+        node = self._traces.find(trace_id, span_id)
+        return node is not None and not node.expected
+
+    def has_content_for(self, trace_id: bytes, span_id: bytes) -> bool:
+        """Whether content is held for a span that has not ended yet."""
+        return self._joiner.holds(trace_id, span_id)
 
     def content(self, record: LogView) -> None:
         """Notes content for a span that has not ended yet."""
         if self._options.capture_content and self._options.samples(record.trace_id):
-            self._joiner.add(record)
+            self._joiner.add(record, self._clock())
 
     def ended(self, view: SpanView) -> None:
         """Takes an ended span; rows that are due go to the sink."""
         if not self._options.samples(view.trace_id):
             self._counters.count("not_sampled")
+            self._leave_out(view)
             return
         self._counters.count("spans_in")
         trace = self._traces.of(view.trace_id, self._clock())
         node = trace.nodes.get(view.span_id) or self._traces.add(trace, view.span_id, view.parent_id, view.start_ns)
+        if node.expected:
+            self._traces.arrive(node, view.parent_id, view.start_ns)
         try:
             if node.open:
                 self._traces.close(node)
                 self._settle(node, self._complete(node, view))
             else:
                 self._counters.count("repeated_span")
+                self._leave_out(view)
         finally:
             self._traces.rest(trace)
 
@@ -114,6 +150,7 @@ class Pipeline:
         """Ends waits that are over and forgets traces that are done; call about once a second."""
         now = self._clock()
         self._calls.release(now)
+        self._joiner.expire(now)
         for trace in self._traces.stale(now):
             self._forget(trace)
 
@@ -125,7 +162,7 @@ class Pipeline:
         """Ends all waits and writes placeholders for promised spans that are still open."""
         self.flush()
         for trace in self._traces.all():
-            self._forget(trace)
+            self._forget(trace, closing=True)
 
     @property
     def remembered(self) -> int:
@@ -157,6 +194,7 @@ class Pipeline:
             # It may have looked like one to keep while it was open; from now on rows go to the next one above.
             node.kept, node.type = False, None
             self._counters.count("left_out")
+            self._leave_out(view)
 
     def _donations(self, node: Node, facts: Facts) -> Facts:
         """Passes what a second span of the same call knows on to its parent, and takes what was passed on."""
@@ -195,6 +233,8 @@ class Pipeline:
         self._sink(self._enricher.row(node, parent, view, facts, note))
         node.lifted = None  # shown now; messages are large
         self._counters.count("rows_out")
+        self._counters.count("reparented", (parent.span_id if parent is not None else b"") != view.parent_id)
+        self._counters.count("merged_calls", not note.keys().isdisjoint(("duplicate_of", "repeats_calls")))
         self._enricher.mark_usage(node, facts)
         self._write_pending(node)
 
@@ -206,20 +246,29 @@ class Pipeline:
                 entry.pending = None
                 self._emit(entry, view, facts, {})
 
-    def _forget(self, trace: Trace) -> None:
-        """Lets go of a trace; promised spans that never ended get a placeholder row."""
+    def _forget(self, trace: Trace, *, closing: bool = False) -> None:
+        """Lets go of a trace; promised spans that never ended get a placeholder row.
+
+        A promised span of which only the id is known gets one too, unless we are ``closing``: it may still come, elsewhere.
+        """
         self._calls.release_trace(trace.trace_id)
         # A placeholder promises its own parent, which may be open too: children first, until nothing is owed.
         while owed := [node for node in reversed(trace.nodes.values()) if node.open and node.promised]:
             for node in owed:
-                self._placeholder(node)
-        self._counters.count("left_out", sum(node.pending is not None for node in trace.entries))
+                self._placeholder(node, closing=closing)
+        for entry in trace.entries:
+            if entry.pending is not None:
+                self._counters.count("left_out")
+                self._leave_out(entry.pending[0])
+                entry.pending = None
         self._joiner.forget_trace(trace.trace_id, trace.nodes)
         self._traces.forget(trace)
 
-    def _placeholder(self, node: Node) -> None:
+    def _placeholder(self, node: Node, *, closing: bool) -> None:
         """A row for a span that others stand below: same id and start, marked incomplete; the real one replaces it."""
         view = self._recogniser.peek(node)
+        if view is None and node.expected and not closing:
+            view = SpanView(node.trace.trace_id, node.span_id, b"", False, _UNSEEN, 1, node.start_ns, 0, {})
         self._traces.close(node)
         if view is None:
             return
@@ -227,6 +276,10 @@ class Pipeline:
         self._traces.owe(view.trace_id, view.span_id)
         end_ns = view.end_ns or max(view.start_ns, time.time_ns())
         self._emit(node, replace(view, end_ns=end_ns), self._recogniser.read(view), {"incomplete": "true"})
+
+    def _leave_out(self, view: SpanView) -> None:
+        if self._on_left_out is not None:
+            self._on_left_out(view)
 
     def _report(self, text: str) -> None:
         if self._may_log(text):

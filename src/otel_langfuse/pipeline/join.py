@@ -25,18 +25,23 @@ class Joiner:
 
     Args:
         counters: Gets ``content_joined`` and ``content_unjoined``.
+        patience: Seconds that a record waits for its span.
         limit: Bytes of records to hold at the most; the oldest go first.
     """
 
-    def __init__(self, counters: Counters, limit: int = 64 * 1024 * 1024) -> None:
+    def __init__(self, counters: Counters, patience: float, limit: int = 64 * 1024 * 1024) -> None:
         self._counters = counters
+        self._patience = patience
         self._limit = limit
+        self._since: dict[tuple[bytes, bytes | str], float] = {}
         self._held: OrderedDict[tuple[bytes, bytes | str], list[LogView]] = OrderedDict()
         self._bytes = 0
 
-    def add(self, record: LogView) -> None:
+    def add(self, record: LogView, now: float) -> None:
         """Holds a record for its span."""
-        self._held.setdefault(_key(record), []).append(record)
+        key = _key(record)
+        self._held.setdefault(key, []).append(record)
+        self._since.setdefault(key, now)
         self._bytes += record.size
         while self._bytes > self._limit and self._held:
             self._forget(next(iter(self._held)))
@@ -45,15 +50,26 @@ class Joiner:
         """The span with the records that belong to it."""
         if not self._held:
             return view
-        records = self._held.pop((view.trace_id, view.span_id), [])
+        records = self._pop((view.trace_id, view.span_id))
         response_id = view.attributes.get(_RESPONSE_ID)
         if isinstance(response_id, str):
-            records = records + self._held.pop((b"", response_id), [])
+            records = records + self._pop((b"", response_id))
         if not records:
             return view
         self._bytes -= sum(record.size for record in records)
         self._counters.count("content_joined", len(records))
+        if all(record.time_ns for record in records):
+            records.sort(key=lambda record: record.time_ns)  # a conversation, however its requests overtook each other
         return replace(view, contents=tuple(records))
+
+    def expire(self, now: float) -> None:
+        """Drops records that have waited too long."""
+        while self._held and now - self._since[key := next(iter(self._held))] > self._patience:
+            self._forget(key)
+
+    def holds(self, trace_id: bytes, span_id: bytes) -> bool:
+        """Whether records wait for a span."""
+        return (trace_id, span_id) in self._held
 
     def forget_trace(self, trace_id: bytes, span_ids: Iterable[bytes]) -> None:
         """Drops what is held for the spans of a finished trace."""
@@ -63,9 +79,13 @@ class Joiner:
                     self._forget((trace_id, span_id))
 
     def _forget(self, key: tuple[bytes, bytes | str]) -> None:
-        records = self._held.pop(key)
+        records = self._pop(key)
         self._bytes -= sum(record.size for record in records)
         self._counters.count("content_unjoined", len(records))
+
+    def _pop(self, key: tuple[bytes, bytes | str]) -> list[LogView]:
+        self._since.pop(key, None)
+        return self._held.pop(key, [])
 
 
 def _key(record: LogView) -> tuple[bytes, bytes | str]:

@@ -42,7 +42,7 @@ def replay(
     views: Sequence[SpanView],
     records: Iterable[LogView] = (),
     propagated: Mapping[bytes, Context] | None = None,
-    on_error: Callable[[Exception], None] | None = None,
+    on_error: Callable[[SpanView, Exception], None] | None = None,
 ) -> None:
     """Feeds spans and their records, then ends all waits.
 
@@ -71,7 +71,7 @@ def replay(
             except Exception as error:
                 if on_error is None:
                     raise
-                on_error(error)
+                on_error(view, error)
     pipeline.flush()
 
 

@@ -49,14 +49,27 @@ class Traces:
         self.nodes += 1
         node = trace.add(span_id, parent_id, start_ns)
         if start is not None:
-            node.live, node.start_attributes, node.propagated = start.live, start.attributes, start.propagated
-            node.start_scope = start.scope
-            self.open_scopes[start.scope] += 1
-            trace.open_scopes[start.scope] += 1
+            self._begin(node, start)
         if self._owed and (trace.trace_id, span_id) in self._owed:
             del self._owed[trace.trace_id, span_id]
             node.promised = True
         return node
+
+    def expect(self, trace: Trace, span_id: bytes, start_ns: int) -> None:
+        """Makes room for a span that has not been seen and is the parent of one that has."""
+        self.add(trace, span_id, b"", start_ns).expected = True
+
+    def arrive(self, node: Node, parent_id: bytes, start_ns: int, start: SpanStart | None = None) -> None:
+        """An expected span has come."""
+        node.trace.adopt(node, parent_id, start_ns)
+        if start is not None:
+            self._begin(node, start)
+
+    def _begin(self, node: Node, start: SpanStart) -> None:
+        node.live, node.start_attributes, node.propagated = start.live, start.attributes, start.propagated
+        node.start_scope = start.scope
+        self.open_scopes[start.scope] += 1
+        node.trace.open_scopes[start.scope] += 1
 
     def close(self, node: Node) -> None:
         """Notes that a span has ended, or counts as ended."""
@@ -88,6 +101,11 @@ class Traces:
                 if now - trace.last_seen <= patience and self.nodes <= self._max_nodes:
                     break
                 yield trace
+
+    def find(self, trace_id: bytes, span_id: bytes) -> Node | None:
+        """The node of a span, if it is remembered."""
+        trace = self._open.get(trace_id) or self._idle.get(trace_id)
+        return trace.nodes.get(span_id) if trace is not None else None
 
     def all(self) -> list[Trace]:
         """Every trace that is remembered."""

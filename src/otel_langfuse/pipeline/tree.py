@@ -6,6 +6,9 @@ for an ancestor: its parent is the nearest ancestor already known to be kept, at
 kept as soon as a GenAI span lies below it. An id written as a parent is promised: that span is written when it
 ends, whatever it is, or as a placeholder.
 
+A parent that has not been seen, although it is of the same process, may be *expected*: it gets a node that is promised
+like any other and finds its own place when the span comes (the sidecar sees children before their parents).
+
 A trace has one root row: later entries of the same trace (several spans below one unseen parent) stand below its
 first entry.
 """
@@ -68,9 +71,9 @@ class CallRef:
 class Node:
     """One span's place in its trace.
 
-    ``kept`` says that a row for it is certain; ``promised`` that another row names it as parent; ``type`` is known once
-    a reader recognised the span, ended or not. ``pending`` is an ended entry span that no GenAI span needs yet. What holds
-    the application's span (``live``, ``start_attributes``) is let go when it ends.
+    ``expected`` says that only its id is known; ``kept`` that a row for it is certain; ``promised`` that another row names
+    it as parent; ``type`` is known once a reader recognised the span, ended or not. ``pending`` is an ended entry span that
+    no GenAI span needs yet. What holds the application's span (``live``, ``start_attributes``) is let go when it ends.
     """
 
     trace: Trace
@@ -83,6 +86,7 @@ class Node:
     propagated: Context | None = None
     own: Context | None = None
     open: bool = True
+    expected: bool = False
     kept: bool = False
     promised: bool = False
     written: bool = False
@@ -101,7 +105,12 @@ class Node:
     @property
     def entry(self) -> Node:
         """The entry span above (or this one); entries are roots of what the bridge has seen of the trace."""
-        return self._entry or self
+        node = self
+        while node.parent is not None:
+            node = node._entry or node.parent
+        if node is not self:
+            self._entry = node  # an expected span above may have found its place since
+        return node
 
     @property
     def is_entry(self) -> bool:
@@ -146,6 +155,25 @@ class Trace:
             self.entries.append(node)
         self.open += 1
         return node
+
+    def adopt(self, node: Node, parent_id: bytes, start_ns: int) -> None:
+        """Puts an expected span where it belongs, now that it has come, with what was found below it meanwhile."""
+        node.expected = False
+        node.start_ns = start_ns
+        parent = self.nodes.get(parent_id) if parent_id else None
+        if parent is None or parent is node or any(above is node for above in parent.ancestors()):
+            return
+        node.parent = parent
+        self.entries.remove(node)
+        entry = node.entry
+        if self.root is node:
+            self.root = entry
+        entry.lifted, node.lifted = entry.lifted or node.lifted, None
+        entry.found, node.found = entry.found or node.found, None
+        for ancestor in node.ancestors():
+            ancestor.usage_below = ancestor.usage_below or node.usage_below
+            for ref in node.calls_below:
+                ancestor.remember_call(ref)
 
     def root_for(self, entry: Node, recognise: Callable[[Node], bool]) -> Node:
         """The one root row of this trace, chosen when its first row is written.

@@ -13,11 +13,13 @@ from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.langfuse.copy import LangfuseCopy
 from otel_langfuse.langfuse.delivery import Delivery
 from otel_langfuse.langfuse.media_upload import MediaUploader
+from otel_langfuse.langfuse.outlet import delivery_of, masker_of, media_of
 from otel_langfuse.langfuse.transport import Transport
 from otel_langfuse.langfuse.wire import EncodedSpan
+from otel_langfuse.model import SpanView
 from otel_langfuse.pipeline import Options, Pipeline, Row
 from otel_langfuse.pipeline.replay import replay
-from otel_langfuse.sdk.engine import MEDIA_SHARE, Mask, Masks, delivery_of, masker_of, media_of, settings_with
+from otel_langfuse.sdk.engine import MEDIA_SHARE, Mask, Masks, settings_with
 from otel_langfuse.views.sdk import span_view
 
 __all__ = ["Batches"]
@@ -84,7 +86,7 @@ class Batches:
         settled = self.force_flush(self.settings.timeout)
         return settled and sum(self._counters.drops.values()) == lost
 
-    def _one_failed(self, error: Exception) -> None:
+    def _one_failed(self, _: SpanView, error: Exception) -> None:
         """One span could not be mapped; the others of its batch go on."""
         self._counters.drop("mapping_failed", 1, f"{type(error).__name__}: a bug in otel-langfuse; please report it.")
 

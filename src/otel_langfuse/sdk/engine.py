@@ -24,22 +24,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 from otel_langfuse.counters import Counters, OncePerInterval
-from otel_langfuse.errors import ConfigError
-from otel_langfuse.langfuse.answers import Endpoint
-from otel_langfuse.langfuse.copy import LangfuseCopy, TextMasker
-from otel_langfuse.langfuse.delivery import Delivery
-from otel_langfuse.langfuse.media_upload import MediaUploader
-from otel_langfuse.langfuse.transport import HttpTransport, Transport
+from otel_langfuse.langfuse.copy import LangfuseCopy
+from otel_langfuse.langfuse.outlet import Mask, delivery_of, masker_of, media_of
+from otel_langfuse.langfuse.transport import Transport
 from otel_langfuse.langfuse.wire import EncodedSpan
 from otel_langfuse.model import SpanView
 from otel_langfuse.pipeline import Options, Pipeline, Row
 from otel_langfuse.settings import Settings
 
-__all__ = ["MEDIA_SHARE", "Engine", "Mask", "Masks", "delivery_of", "forked", "masker_of", "media_of", "settings_with"]
+__all__ = ["MEDIA_SHARE", "Engine", "Mask", "Masks", "forked", "settings_with"]
 
 logger = logging.getLogger(__name__)
 
-Mask = Callable[[Any, str], Any]
 Masks = Mask | str | Sequence[str]
 Job = Callable[[Pipeline], None]
 
@@ -54,61 +50,12 @@ _FULL_REMEDY = "Raise OTEL_LANGFUSE_QUEUE_BYTES, or find out why Langfuse takes 
 _BUG_REMEDY = "This is a bug in otel-langfuse; please report it with the log line before this one."
 
 
-class _FailClosed:
-    """Stands in for masks that could not be set up: no text gets through."""
-
-    def mask_text(self, text: str, field: str) -> str:
-        return "[masking failed]" if text else text
-
-
-def masker_of(settings: Settings, custom: Mask | None, counters: Counters) -> TextMasker | None:
-    """The masker that settings and code ask for; one that lets nothing through if they cannot be understood."""
-    if not settings.mask and custom is None:
-        return None
-    from otel_langfuse.pipeline.masking import Masker  # its rules take a while to compile
-
-    try:
-        return Masker.from_settings(settings.mask, custom, counters=counters)
-    except ConfigError as error:
-        logger.warning("otel-langfuse: %s. All content is replaced by [masking failed] until this is mended.", error)
-        return _FailClosed()
-
-
 def settings_with(masks: Masks | None, overrides: Mapping[str, object]) -> tuple[Settings, Mask | None]:
     """Settings from environment and keywords, and the user's callable; names of built-in masks are a setting."""
     given = cast("dict[str, Any]", dict(overrides))
     if masks is None or callable(masks):
         return Settings.resolve(None, **given), masks
     return Settings.resolve(None, mask=masks, **given), None
-
-
-def delivery_of(settings: Settings, counters: Counters, transport: Transport | None = None) -> Delivery:
-    """The delivery to the Langfuse project that the settings name."""
-    public_key, secret_key = settings.public_key or "", settings.secret_key or ""
-    if transport is None:
-        transport = HttpTransport(
-            settings.endpoint,
-            public_key=public_key,
-            secret_key=secret_key,
-            ca_file=settings.ca_file,
-            headers=settings.headers,
-        )
-    return Delivery(
-        transport,
-        counters=counters,
-        endpoint=Endpoint.of(settings.endpoint, public_key=public_key, secret_key=secret_key),
-        flush_at=settings.flush_at,
-        flush_interval=settings.flush_interval,
-        request_bytes=settings.request_bytes,
-        queue_bytes=settings.queue_bytes,
-        timeout=settings.timeout,
-        compress=settings.gzip,
-    )
-
-
-def media_of(settings: Settings, counters: Counters, transport: Transport | None = None) -> MediaUploader:
-    """The way of large media to Langfuse; a transport of the caller's own stands for a network that is not there."""
-    return MediaUploader.of(settings, counters) if transport is None else MediaUploader(None, counters=counters)
 
 
 class Engine:

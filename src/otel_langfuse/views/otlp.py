@@ -108,4 +108,5 @@ def parse_logs(payload: bytes) -> Iterator[LogView]:
                     attributes=attributes,
                     body=_value(record.body),
                     scope_name=scope_logs.scope.name,
+                    time_ns=record.time_unix_nano or record.observed_time_unix_nano,
                 )

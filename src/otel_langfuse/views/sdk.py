@@ -108,4 +108,5 @@ def log_view(record: Any, scope_name: str = "") -> LogView | None:
         attributes=attributes,
         body=plain(record.body),
         scope_name=scope_name,
+        time_ns=record.timestamp or record.observed_timestamp or 0,
     )
