@@ -7,6 +7,7 @@ put right is one sentence and exit code 2. Everything heavy is imported by the c
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,32 @@ def dialects() -> None:
     from otel_langfuse.dialects.catalogue import markdown
 
     click.echo(markdown(), nl=False)
+
+
+@group.command()
+@click.option(
+    "--config",
+    type=_FILE,
+    help="The configuration; without it the built-in one, which is the repository's otel-config.yaml.",
+)
+@click.option("--check", is_flag=True, help="Only check the configuration, and print what it comes to, without secrets.")
+@click.pass_context
+def collector(ctx: click.Context, *, config: Path | None, check: bool) -> None:
+    """Run the sidecar: OTLP in from any language, Langfuse and any OTLP backend out.
+
+    Ends on SIGTERM or Ctrl-C after draining; a second signal ends at once.
+    """
+    try:
+        from otel_langfuse.sidecar.config import describe, load
+        from otel_langfuse.sidecar.process import run
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is missing: install the sidecar with pip install 'otel-langfuse[collector]'") from None
+
+    plan = load(config, os.environ)
+    if check:
+        click.echo(describe(plan), nl=False)
+    else:
+        ctx.exit(run(plan))
 
 
 @group.command()

@@ -30,10 +30,11 @@ ALLOWED = {
     "langfuse": _LEAVES | {"model", "dialects", "pipeline"},
     "convert": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse"},
     "sdk": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse"},
+    "sidecar": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse"},
     "": frozenset({"sdk", "settings"}),
     "testing": frozenset({"langfuse"}),
     "demo": frozenset({"", "errors", "testing"}),
-    "commands": frozenset({"errors", "settings", "dialects", "convert", "demo"}),
+    "commands": frozenset({"errors", "settings", "dialects", "convert", "demo", "sidecar"}),
     "cli": frozenset({"commands"}),
 }
 # Parts that compute and hold state, and nothing else: no SDK, no HTTP client, no protobuf.

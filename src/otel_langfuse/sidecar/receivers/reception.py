@@ -1,0 +1,64 @@
+"""What both protocols do with a request that has come in whole: expand, convert, hand to the intake, judge the outcome.
+
+This is the border of the receivers: no error goes beyond it. What was not foreseen is counted, logged once a minute
+without the request's content, and answered so that the sender comes again.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from otel_langfuse.counters import Counters, OncePerInterval
+from otel_langfuse.sidecar.entry import Receipt, Signal
+from otel_langfuse.sidecar.intake import Intake
+from otel_langfuse.sidecar.receivers.answers import Verdict, judge
+from otel_langfuse.sidecar.receivers.bodies import expand
+from otel_langfuse.sidecar.receivers.otlp_json import logs_from_json, traces_from_json
+
+__all__ = ["Reception"]
+
+logger = logging.getLogger(__name__)
+
+
+class Reception:
+    """Takes the requests of one receiver, from any thread.
+
+    Args:
+        receiver: The receiver's id.
+        limit: Bytes that a request may have after decompression.
+    """
+
+    def __init__(self, receiver: str, intake: Intake, counters: Counters, limit: int) -> None:
+        self._receiver = receiver
+        self._intake = intake
+        self._counters = counters
+        self._limit = limit
+        self._may_log = OncePerInterval()
+
+    def take(self, signal: Signal, body: bytes, *, encoding: str, as_json: bool = False) -> Receipt | Verdict:
+        """Accepts a request or says why not; waits for the journal. Raises nothing."""
+        try:
+            payload = expand(body, encoding, self._limit)
+            if as_json:
+                payload = traces_from_json(payload) if signal is Signal.TRACES else logs_from_json(payload)
+            return self._intake.take(self._receiver, signal, payload)
+        except Exception as error:  # noqa: BLE001 - one of the named borders: whatever it is, the sender gets an answer
+            return self.failed(error)
+
+    def failed(self, error: Exception) -> Verdict:
+        """Counts an error and says what it means to the sender."""
+        verdict = judge(error)
+        self._counters.count(verdict.counter)
+        if verdict.counter == "receiver_errors" and self._may_log(type(error).__name__):
+            # The traceback shows code, never values; the error's own text might hold content.
+            frames = error.__traceback__
+            while frames is not None and frames.tb_next is not None:
+                frames = frames.tb_next
+            place = f"{frames.tb_frame.f_code.co_filename}:{frames.tb_lineno}" if frames is not None else "an unknown place"
+            logger.error(
+                "Receiver %s could not take a request: %s at %s; the sender was told to come again. Please report this.",
+                self._receiver,
+                type(error).__name__,
+                place,
+            )
+        return verdict

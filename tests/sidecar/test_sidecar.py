@@ -1,0 +1,263 @@
+"""The whole sidecar in one process: OTLP over real connections in, both destinations out, the journal between."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from otel_langfuse.convert import convert
+from otel_langfuse.sidecar.app import Sidecar
+from otel_langfuse.sidecar.config import parse
+from otel_langfuse.testing import FakeClock, FakeLangfuse, OtlpSink
+from support import case_id, cases, load
+
+NEVER_RECORDED = {"langfuse-openai-wrapper/webapp", "openlit-openai/stream_abort"}
+CONFIG = """
+receivers:
+  otlp: {{protocols: {{http: {{endpoint: "127.0.0.1:0"}}}}}}
+processors:
+  langfuse: {{window: 10s, settle: 1s{processor}}}
+exporters:
+  langfuse: {{base_url: "{langfuse}", public_key: pk-lf-test, secret_key: sk-lf-test, flush_interval: 20ms}}
+  otlp_http/tempo: {{endpoint: "{tempo}"{tempo_keys}}}{exporters}
+extensions:
+  admin: {{endpoint: "127.0.0.1:0", key: open-sesame}}
+  journal: {{directory: "{journal}"}}
+service:
+  extensions: [admin, journal]
+  shutdown_timeout: 5s
+  pipelines:
+    traces/langfuse: {{receivers: [otlp], processors: [langfuse], exporters: [langfuse{more}]}}
+    logs/langfuse: {{receivers: [otlp], processors: [langfuse], exporters: [langfuse{more}]}}
+    traces/tempo: {{receivers: [otlp], exporters: [otlp_http/tempo]}}
+"""
+
+
+@contextmanager
+def running(
+    langfuse: str, tempo: str, *, clock: FakeClock | None = None, journal: Path | str = "", **more: str
+) -> Iterator[Sidecar]:
+    keys = {"processor": "", "tempo_keys": "", "exporters": "", "more": ""} | more
+    plan = parse(CONFIG.format(langfuse=langfuse, tempo=tempo, journal=journal, **keys), {}, "test.yaml")
+    sidecar = Sidecar(plan, clock=clock, wait=clock.wait) if clock is not None else Sidecar(plan)
+    sidecar.start()
+    try:
+        yield sidecar
+    finally:
+        sidecar.stop()
+
+
+def post(sidecar: Sidecar, signal: str, body: bytes) -> int:
+    host, port = sidecar.addresses["otlp/http"]
+    request = urllib.request.Request(f"http://{host}:{port}/v1/{signal}", body, {"content-type": "application/x-protobuf"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        answer.read()
+        return int(answer.status)
+
+
+def ask(sidecar: Sidecar, path: str, key: str | None = None, method: str = "GET") -> tuple[int, str]:
+    host, port = sidecar.addresses["admin"]
+    headers = {"authorization": f"Bearer {key}"} if key is not None else {}
+    request = urllib.request.Request(f"http://{host}:{port}{path}", method=method, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+def pieces(case: Path) -> list[tuple[str, bytes]]:
+    """Every span and every log record of a recording as a request of its own."""
+    traces, logs = load(case)
+    out: list[tuple[str, bytes]] = []
+    for group in ExportTraceServiceRequest.FromString(traces).resource_spans:
+        for scoped in group.scope_spans:
+            for span in scoped.spans:
+                request = ExportTraceServiceRequest()
+                into = request.resource_spans.add(resource=group.resource)
+                into.scope_spans.add(scope=scoped.scope, spans=[span])
+                out.append(("traces", bytes(request.SerializeToString())))
+    if logs:
+        for resource_logs in ExportLogsServiceRequest.FromString(logs).resource_logs:
+            for scope_logs in resource_logs.scope_logs:
+                for record in scope_logs.log_records:
+                    export = ExportLogsServiceRequest()
+                    inside = export.resource_logs.add(resource=resource_logs.resource)
+                    inside.scope_logs.add(scope=scope_logs.scope, log_records=[record])
+                    out.append(("logs", bytes(export.SerializeToString())))
+    return out
+
+
+def spans_of(payload: bytes) -> list[Span]:
+    return [
+        span
+        for group in ExportTraceServiceRequest.FromString(payload).resource_spans
+        for scoped in group.scope_spans
+        for span in scoped.spans
+    ]
+
+
+def shown(spans: list[Span]) -> dict[Any, bytes]:
+    return {(span.trace_id, span.span_id): span.SerializeToString(deterministic=True) for span in spans}
+
+
+def simple(number: int, attributes: dict[str, str] | None = None, resource: dict[str, str] | None = None) -> bytes:
+    """A trace of one model call."""
+    request = ExportTraceServiceRequest()
+    group = request.resource_spans.add()
+    for key, value in (resource or {}).items():
+        group.resource.attributes.add(key=key).value.string_value = value
+    span = group.scope_spans.add().spans.add(
+        trace_id=number.to_bytes(16, "big"),
+        span_id=number.to_bytes(8, "big"),
+        name="chat",
+        start_time_unix_nano=1_700_000_000_000_000_000,
+        end_time_unix_nano=1_700_000_000_500_000_000,
+    )
+    given = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "gpt-4o-mini",
+        "gen_ai.input.messages": json.dumps([{"role": "user", "parts": [{"type": "text", "content": f"secret {number}"}]}]),
+    }
+    for key, value in (given | (attributes or {})).items():
+        span.attributes.add(key=key).value.string_value = value
+    return bytes(request.SerializeToString())
+
+
+ONE_OF_EACH = list({case.parent.name: case for case in cases("*")}.values())
+"""One recording of each library; tests/corpus/test_window.py has all of them."""
+
+
+@pytest.mark.parametrize("case", ONE_OF_EACH, ids=case_id)
+def test_a_recording_in_pieces_gives_what_convert_gives(case: Path) -> None:
+    """Each span and record in a request of its own, in any order, while the clock stands still."""
+    requests = pieces(case)
+    random.Random(case_id(case)).shuffle(requests)
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo, running(langfuse.url, tempo.url, clock=FakeClock()) as sidecar:
+        for signal, body in requests:
+            assert post(sidecar, signal, body) == 200
+        if case_id(case) not in NEVER_RECORDED:
+            assert sidecar.flush(30) == {"langfuse": True, "otlp_http/tempo": True}
+        assert sidecar.stop()
+        assert shown(langfuse.spans) == shown(spans_of(convert(*load(case)).payload))
+        assert shown(tempo.spans) == shown(spans_of(load(case)[0]))
+
+
+def test_a_dead_destination_delays_no_other() -> None:
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo:
+        langfuse.fail_until(threading.Event())
+        with running(langfuse.url, tempo.url) as sidecar:
+            for number in range(1, 21):
+                assert post(sidecar, "traces", simple(number)) == 200
+            assert tempo.wait_for(20)
+            assert not langfuse.spans
+    assert sidecar.status()["destinations"]["otlp_http/tempo"]["sent"] == 20
+
+
+def test_what_was_not_delivered_waits_in_the_journal_for_the_next_process(tmp_path: Path) -> None:
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo:
+        langfuse.fail_until(threading.Event())
+        with running(langfuse.url, tempo.url, journal=tmp_path) as sidecar:
+            for number in range(1, 21):
+                assert post(sidecar, "traces", simple(number)) == 200
+            assert langfuse.wait_for_requests(1)
+            assert sidecar.stop(1.0) is False
+        tried = {request.body for request in langfuse.requests}
+    with FakeLangfuse() as langfuse, running(langfuse.url, tempo.url, journal=tmp_path):
+        assert langfuse.wait_for(20)
+        assert len(langfuse.spans) == 20
+        assert tried & {request.body for request in langfuse.requests}, "the same bytes, not mapped again"
+
+
+def test_one_tenants_spans_never_reach_another() -> None:
+    with FakeLangfuse() as acme, FakeLangfuse() as globex, FakeLangfuse() as rest, OtlpSink() as tempo:
+        other = 'langfuse/{0}: {{base_url: "{1}", public_key: pk-lf-{0}, secret_key: sk-lf-{0}, flush_interval: 20ms}}'
+        more = {
+            "processor": ", routing: {attribute: tenant, default: langfuse,"
+            " routes: {acme: langfuse/acme, globex: langfuse/globex}}",
+            "exporters": "\n  " + other.format("acme", acme.url) + "\n  " + other.format("globex", globex.url),
+            "more": ", langfuse/acme, langfuse/globex",
+        }
+        with running(rest.url, tempo.url, **more) as sidecar:
+            post(sidecar, "traces", simple(1, resource={"tenant": "acme"}))
+            post(sidecar, "traces", simple(2, resource={"tenant": "acme"}, attributes={"tenant": "globex"}))
+            post(sidecar, "traces", simple(3))
+            post(sidecar, "traces", simple(4, attributes={"tenant": "someone else"}))
+            assert all(sidecar.flush(10).values())
+        got = {
+            name: sorted(span.span_id[-1] for span in fake.spans)
+            for name, fake in {"acme": acme, "globex": globex, "rest": rest}.items()
+        }
+    assert got == {"acme": [1], "globex": [2], "rest": [3, 4]}
+    assert len(tempo.spans) == 4
+
+
+def test_tempo_can_stay_lean() -> None:
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo:
+        with running(langfuse.url, tempo.url, tempo_keys=", content: drop") as sidecar:
+            post(sidecar, "traces", simple(7))
+            assert all(sidecar.flush(10).values())
+        assert b"secret 7" in langfuse.requests[0].payload
+        assert not any(b"secret 7" in request.payload for request in tempo.requests)
+        assert [span.name for span in tempo.spans] == ["chat"]
+
+
+def test_admin_shows_health_to_all_and_the_rest_to_who_has_the_key() -> None:
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo, running(langfuse.url, tempo.url) as sidecar:
+        assert ask(sidecar, "/api/instrumentation/health") == (200, '{"status":"ok"}')
+        assert ask(sidecar, "/api/instrumentation/langfuse/status")[0] == 401
+        assert ask(sidecar, "/api/instrumentation/langfuse/status", "wrong")[0] == 401
+        post(sidecar, "traces", simple(1))
+        code, text = ask(sidecar, "/api/instrumentation/langfuse/flush", "open-sesame", "POST")
+        assert (code, json.loads(text)) == (200, {"flushed": True, "destinations": {"langfuse": True, "otlp_http/tempo": True}})
+        code, text = ask(sidecar, "/api/instrumentation/langfuse/status", "open-sesame")
+        assert code == 200
+        assert json.loads(text)["destinations"]["langfuse"]["sent"] == 1
+        assert "sk-lf" not in text
+        assert "secret" not in text
+
+
+def test_metrics_count_what_came_and_what_went() -> None:
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo, running(langfuse.url, tempo.url) as sidecar:
+        post(sidecar, "traces", simple(1))
+        assert all(sidecar.flush(10).values())
+        code, text = ask(sidecar, "/metrics")
+    assert code == 200
+    lines = text.splitlines()
+    assert 'otel_langfuse_intake_total{what="spans_accepted"} 1.0' in lines
+    assert 'otel_langfuse_sent_total{destination="langfuse"} 1.0' in lines
+    assert 'otel_langfuse_sent_total{destination="otlp_http/tempo"} 1.0' in lines
+    assert 'otel_langfuse_queue_bytes{destination="langfuse"} 0.0' in lines
+
+
+def test_an_invalid_span_costs_only_itself() -> None:
+    broken = ExportTraceServiceRequest.FromString(simple(1))
+    broken.resource_spans[0].scope_spans[0].spans.add(trace_id=b"short", span_id=b"x" * 8, name="broken")
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo, running(langfuse.url, tempo.url) as sidecar:
+        assert post(sidecar, "traces", broken.SerializeToString()) == 200
+        assert all(sidecar.flush(10).values())
+        assert [span.name for span in langfuse.spans] == ["chat"]
+        assert [span.name for span in tempo.spans] == ["chat"]
+        assert sidecar.status()["intake"]["invalid_spans"] == 1
+
+
+def test_a_stopping_sidecar_delivers_what_it_has() -> None:
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo:
+        with running(langfuse.url, tempo.url) as sidecar:
+            for number in range(1, 51):
+                post(sidecar, "traces", simple(number))
+            assert sidecar.stop()
+        assert len(langfuse.spans) == len(tempo.spans) == 50
