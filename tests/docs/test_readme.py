@@ -373,3 +373,14 @@ def test_prompts_stay_out_of_tempo(world: World) -> None:
     assert "What is a span?" in world.rows()[0]["langfuse.observation.input"]
     assert [span.span_id for span in world.tempo.spans] == [span.span_id for span in world.langfuse.spans]
     assert b"What is a span?" not in b"".join(request.payload for request in world.tempo.requests)
+
+
+@pytest.mark.live
+def test_the_sidecar(world: World) -> None:
+    """The wheel with its extra knows its configuration, and runs with it until it is told to end."""
+    start = 'otel-langfuse collector 2>log & pid=$!\nuntil grep -q "is up" log; do kill -0 $pid; done\nkill $pid; wait $pid\n'
+    done = install_and_run(world, BLOCKS["Sidecar", 1], Block("", 0, "sh", start))
+    assert "langfuse" in done.stdout
+    assert "http://tempo:4318" in done.stdout
+    assert SECRET not in done.stdout
+    assert (world.folder / "journal" / "journal.sqlite3").is_file()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -261,3 +262,58 @@ def test_a_stopping_sidecar_delivers_what_it_has() -> None:
                 post(sidecar, "traces", simple(number))
             assert sidecar.stop()
         assert len(langfuse.spans) == len(tempo.spans) == 50
+
+
+def test_a_clock_that_jumps_makes_nothing_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits in the journal is not dropped because somebody set the clock a year on."""
+    real = time.time
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo:
+        down = threading.Event()
+        langfuse.fail_until(down)
+        with running(langfuse.url, tempo.url, journal=tmp_path) as sidecar:
+            post(sidecar, "traces", simple(1))
+            monkeypatch.setattr(time, "time", lambda: real() + 366 * 86400)
+            post(sidecar, "traces", simple(2))
+            sidecar.keep_house()
+            monkeypatch.setattr(time, "time", lambda: real() - 366 * 86400)
+            post(sidecar, "traces", simple(3))
+            sidecar.keep_house()
+            monkeypatch.undo()
+            down.set()
+            assert all(sidecar.flush(20).values())
+            assert sidecar.status()["lost_before_destinations"] == {}
+        assert sorted(span.span_id[-1] for span in langfuse.spans) == [1, 2, 3]
+
+
+def comes_again(sidecar: Sidecar, body: bytes) -> bool:
+    """Whether a sender that comes again is let in, within ten seconds."""
+    limit = time.monotonic() + 10
+    while time.monotonic() < limit:
+        try:
+            return post(sidecar, "traces", body) == 200
+        except urllib.error.HTTPError as error:
+            error.close()
+    return False
+
+
+def test_a_full_journal_refuses_and_goes_on_delivering(tmp_path: Path) -> None:
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo:
+        down = threading.Event()
+        langfuse.fail_until(down)
+        with running(langfuse.url, tempo.url, journal=f'{tmp_path}", max_bytes: "8KiB') as sidecar:
+            taken, refused = 0, None
+            for number in range(1, 100):
+                try:
+                    post(sidecar, "traces", simple(number))
+                    taken += 1
+                except urllib.error.HTTPError as error:
+                    with error:
+                        refused = error.code, error.headers["retry-after"]
+                    break
+            assert refused is not None
+            assert refused[0] == 429
+            assert int(refused[1]) >= 1
+            down.set()
+            assert all(sidecar.flush(30).values())
+            assert len(langfuse.spans) == taken > 0
+            assert comes_again(sidecar, simple(200)), "there is room again"

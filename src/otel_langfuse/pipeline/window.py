@@ -27,7 +27,15 @@ from otel_langfuse.pipeline.replay import replay
 
 __all__ = ["CONTENT_SCOPES", "Window"]
 
-CONTENT_SCOPES = ("opentelemetry.instrumentation.openai_v2", "opentelemetry.util.genai.handler")
+CONTENT_SCOPES = (
+    "opentelemetry.instrumentation.openai_v2",
+    "opentelemetry.instrumentation.google_genai",
+    "opentelemetry.instrumentation.genai.anthropic",
+    "opentelemetry.instrumentation.genai.langchain",
+    "opentelemetry.instrumentation.genai.openai",
+    "opentelemetry.util.genai.handler",
+    "@opentelemetry/instrumentation-openai",
+)
 """Scopes that may send content as log records, before any has been seen to do so."""
 
 _MAX_SCOPES = 256

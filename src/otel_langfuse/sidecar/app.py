@@ -54,7 +54,8 @@ class Sidecar:
     ) -> None:
         self._plan = plan
         self.counters = Counters()
-        self._journal: Journal = _journal(plan, self.counters)
+        self._now = _steady_clock()
+        self._journal: Journal = _journal(plan, self.counters, self._now)
         self._langfuse = [
             LangfuseDestination(end, settings_of(end), self._journal, clock=clock, wait=wait) for end in plan.langfuse
         ]
@@ -150,6 +151,12 @@ class Sidecar:
             done = list(pool.map(lambda destination: destination.flush(timeout), self._destinations))
         return {destination.name: flushed for destination, flushed in zip(self._destinations, done, strict=True)}
 
+    def keep_house(self) -> None:
+        """Drops what is older than the journal may be; done by itself twice a minute."""
+        if isinstance(self._journal, SqliteJournal):
+            for name, items in self._journal.expire(self._now()).items():
+                self.counters.drop(f"expired_{name}", items, _EXPIRED_REMEDY)
+
     # ------------------------------------------------------------------------------------------- building
 
     def _receiver(self, listener: Listener) -> GrpcReceiver | HttpReceiver:
@@ -171,7 +178,7 @@ class Sidecar:
             if name not in self._by_name:
                 journal.forget(name)
                 self.counters.drop("destination_removed", items, _GONE_REMEDY)
-        self._expire(journal)
+        self.keep_house()
         recovered = journal.recover()
         for langfuse in self._langfuse:
             langfuse.restore(recovered.requests.get(langfuse.name, ()), recovered.encoded.get(langfuse.name, {}))
@@ -180,22 +187,30 @@ class Sidecar:
                 destination.offer(entry, attempted=attempted)
 
     def _keep_house(self) -> None:
-        """Drops what is older than the journal may be."""
         while not self._stop_housekeeping.wait(_HOUSEKEEPING):
-            if isinstance(self._journal, SqliteJournal):
-                self._expire(self._journal)
-
-    def _expire(self, journal: SqliteJournal) -> None:
-        for name, items in journal.expire(time.time()).items():
-            self.counters.drop(f"expired_{name}", items, _EXPIRED_REMEDY)
+            self.keep_house()
 
 
-def _journal(plan: Plan, counters: Counters) -> Journal:
+def _steady_clock() -> Callable[[], float]:
+    """Seconds since the epoch, as they were at the start and go on from there.
+
+    Ages decide what is dropped. A system clock that is set while we run must not make everything old at once.
+    """
+    offset = time.time() - time.monotonic()
+    return lambda: time.monotonic() + offset
+
+
+def _journal(plan: Plan, counters: Counters, now: Callable[[], float]) -> Journal:
     journal = plan.journal
     if journal.directory is None:
-        return MemoryJournal(journal.max_bytes)
+        return MemoryJournal(journal.max_bytes, clock=now)
     return SqliteJournal(
-        Path(journal.directory), max_bytes=journal.max_bytes, max_age=journal.max_age, fsync=journal.fsync, counters=counters
+        Path(journal.directory),
+        max_bytes=journal.max_bytes,
+        max_age=journal.max_age,
+        fsync=journal.fsync,
+        counters=counters,
+        clock=now,
     )
 
 

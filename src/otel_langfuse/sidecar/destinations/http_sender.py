@@ -116,4 +116,3 @@ class _Pool(Connections):
                 raise TransportError("tls", message) from None
         if tls.server_name_override:
             options["server_hostname"] = options["assert_hostname"] = tls.server_name_override
-

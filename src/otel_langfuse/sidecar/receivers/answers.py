@@ -24,7 +24,6 @@ class Code:
     """The gRPC status codes that are used."""
 
     INVALID_ARGUMENT = 3
-    NOT_FOUND = 5
     RESOURCE_EXHAUSTED = 8
     UNIMPLEMENTED = 12
     UNAVAILABLE = 14

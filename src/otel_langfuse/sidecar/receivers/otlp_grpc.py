@@ -5,8 +5,8 @@ Rules:
 - grpcio's synchronous server: a call holds one of ``THREADS`` threads from its start to its answer. A message is only
   read by such a thread, so ``THREADS`` messages are held at the most; more calls wait in flow control.
 - A token is checked before the message is read.
-- gRPC's own decompression is switched off and done here: before 1.8x it expands a message as a whole and only then
-  compares it with the limit.
+- gRPC's own decompression is switched off and done here: many of its releases expand a message as a whole and only
+  then compare it with the limit.
 - A sender that does not send its message within ``message_timeout`` is cancelled, so that it cannot hold a thread.
 """
 
