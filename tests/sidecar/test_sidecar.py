@@ -317,3 +317,37 @@ def test_a_full_journal_refuses_and_goes_on_delivering(tmp_path: Path) -> None:
             assert all(sidecar.flush(30).values())
             assert len(langfuse.spans) == taken > 0
             assert comes_again(sidecar, simple(200)), "there is room again"
+
+
+def family(*spans: tuple[int, int, str]) -> bytes:
+    """Spans of one trace: number, parent, and whether it is a call."""
+    request = ExportTraceServiceRequest()
+    scoped = request.resource_spans.add().scope_spans.add()
+    for number, parent, kind in spans:
+        span = scoped.spans.add(
+            trace_id=b"f" * 16, span_id=number.to_bytes(8, "big"), name=kind, start_time_unix_nano=10**18, flags=0x100
+        )
+        span.end_time_unix_nano = 10**18 + 10**9
+        if parent:
+            span.parent_span_id = parent.to_bytes(8, "big")
+        if kind == "chat":
+            span.attributes.add(key="gen_ai.operation.name").value.string_value = "chat"
+            span.attributes.add(key="gen_ai.request.model").value.string_value = "gpt-4o-mini"
+    return bytes(request.SerializeToString())
+
+
+def test_a_promise_outlives_the_process(tmp_path: Path) -> None:
+    """A call is placed below a parent that is still open; the parent, no GenAI span, comes to the next process."""
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo:
+        with running(langfuse.url, tempo.url, journal=tmp_path) as sidecar:
+            post(sidecar, "traces", family((2, 1, "chat")))
+            assert all(sidecar.flush(10).values())
+            assert [span.parent_span_id[-1] for span in langfuse.spans] == [1]
+        with running(langfuse.url, tempo.url, journal=tmp_path) as sidecar:
+            assert all(sidecar.flush(10).values())
+            post(sidecar, "traces", family((1, 0, "GET /ask")))
+            assert all(sidecar.flush(10).values())
+        assert {span.name: span.parent_span_id for span in langfuse.spans} == {"/ask": b"", "chat": (1).to_bytes(8, "big")}
+        assert len(langfuse.spans) == 2, "the call was not sent again"
+        with running(langfuse.url, tempo.url, journal=tmp_path) as sidecar:
+            assert sidecar.status()["journal"]["entries"] == 0

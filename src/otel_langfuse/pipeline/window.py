@@ -196,9 +196,13 @@ class Window:
         """Ends all waits now."""
         self._write(self._take_all())
 
-    def close(self) -> None:
-        """Ends all waits for good, and closes the pipeline."""
-        self._write(self._take_all(), closing=True)
+    def close(self, *, for_good: bool = True) -> None:
+        """Ends all waits and closes the pipeline.
+
+        Args:
+            for_good: Nothing more of these traces is to come, here or in a next process that remembers promises.
+        """
+        self._write(self._take_all(), closing=for_good)
         self._pipeline.close()
 
     # ---------------------------------------------------------------------------------------- decisions

@@ -1,8 +1,11 @@
 """Which spans of which entries are still on their way through a Langfuse destination.
 
 An entry is settled with the journal when each of its spans has become part of a journaled request, was left out, or was
-dropped and counted. Log records have no row of their own: an entry of them is kept until the spans that could need them
-have been settled.
+dropped and counted. Two kinds are kept longer:
+
+- Log records have no row of their own: an entry of them is kept until the spans that could need them have been settled.
+- A span whose row names a parent that has not come is *tied* to it: after a crash it is read again, gets no second row, and
+  reminds the next process of what was promised. One span for each such parent is enough.
 """
 
 from __future__ import annotations
@@ -10,10 +13,20 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from otel_langfuse.sidecar.entry import Entry, Journal, SpanKey
 
 __all__ = ["Claims"]
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """An entry of which something is left: spans on their way, and spans that are done but tied."""
+
+    entry: Entry
+    moving: int
+    tied: int = 0
 
 
 class Claims:
@@ -30,8 +43,10 @@ class Claims:
         self._destination = destination
         self._patience = patience
         self._lock = threading.Lock()
-        self._left: dict[int, tuple[Entry, list[int]]] = {}  # entry id -> how many spans are on their way; oldest first
-        self._by_span: dict[SpanKey, list[int]] = {}
+        self._moving: dict[int, _Open] = {}  # by entry id, oldest first
+        self._by_span: dict[SpanKey, list[_Open]] = {}
+        self._ties: dict[SpanKey, SpanKey] = {}  # tied span -> the parent that it waits for
+        self._waiting: dict[SpanKey, _Open | None] = {}  # that parent -> the entry of the tied span, once it is done
         self._records: deque[tuple[Entry, float]] = deque()
         self._last = 0
 
@@ -40,9 +55,9 @@ class Claims:
         with self._lock:
             self._last = max(self._last, entry.id)
             if spans:
-                self._left[entry.id] = (entry, [len(spans)])
+                opened = self._moving[entry.id] = _Open(entry, len(spans))
             for key in spans:
-                self._by_span.setdefault(key, []).append(entry.id)
+                self._by_span.setdefault(key, []).append(opened)
         if not spans:
             self._journal.done(entry, self._destination)
 
@@ -51,19 +66,30 @@ class Claims:
         with self._lock:
             self._records.append((entry, now))
 
+    def tie(self, span: SpanKey, parent: SpanKey) -> None:
+        """Keeps the entry of ``span`` until ``parent`` is settled."""
+        with self._lock:
+            if span in self._by_span and parent not in self._waiting:
+                self._ties[span] = parent
+                self._waiting[parent] = None
+
     def settle(self, keys: Iterable[SpanKey]) -> None:
-        """One span each is no longer on its way."""
-        finished = []
+        """One span each is no longer on its way; the same key as often as it came."""
+        finished: list[Entry] = []
         with self._lock:
             for key in keys:
-                entry_id = self._pop(key)
-                if entry_id is None:
-                    continue
-                entry, left = self._left[entry_id]
-                left[0] -= 1
-                if not left[0]:
-                    del self._left[entry_id]
-                    finished.append(entry)
+                opened = self._pop(key)
+                if opened is not None:
+                    opened.moving -= 1
+                    parent = self._ties.pop(key, None)
+                    if parent in self._waiting:
+                        self._waiting[parent] = opened
+                        opened.tied += 1
+                    self._close(opened, finished)
+                tied = self._waiting.pop(key, None)
+                if tied is not None:
+                    tied.tied -= 1
+                    self._close(tied, finished)
         for entry in finished:
             self._journal.done(entry, self._destination)
 
@@ -72,16 +98,16 @@ class Claims:
         found: dict[int, list[SpanKey]] = {}
         with self._lock:
             for key in keys:
-                entry_ids = self._by_span.get(key)
-                if entry_ids:
-                    found.setdefault(entry_ids[0], []).append(key)
+                opened = self._by_span.get(key)
+                if opened:
+                    found.setdefault(opened[0].entry.id, []).append(key)
         return found
 
     def settle_records(self, now: float | None = None) -> None:
         """Settles entries of log records that no span on its way can need; ``now`` of ``None``: no span is to come."""
         finished = []
         with self._lock:
-            oldest = next(iter(self._left), None)
+            oldest = next(iter(self._moving), None)
             while self._records:
                 entry, since = self._records[0]
                 if oldest is not None and oldest <= (entry.id if now is not None else self._last):
@@ -102,11 +128,19 @@ class Claims:
         """Entries of log records that are kept."""
         return len(self._records)
 
-    def _pop(self, key: SpanKey) -> int | None:
-        entry_ids = self._by_span.get(key)
-        if not entry_ids:
+    def _pop(self, key: SpanKey) -> _Open | None:
+        opened = self._by_span.get(key)
+        if not opened:
             return None
-        entry_id = entry_ids.pop(0)
-        if not entry_ids:
+        first = opened.pop(0)
+        if not opened:
             del self._by_span[key]
-        return entry_id
+        return first
+
+    def _close(self, opened: _Open, finished: list[Entry]) -> None:
+        if opened.moving:
+            return
+        # A tied entry does not count as on its way: records need not wait for it.
+        self._moving.pop(opened.entry.id, None)
+        if not opened.tied:
+            finished.append(opened.entry)

@@ -6,7 +6,8 @@ Rules:
   Langfuse waits in the journal and not in memory.
 - Spans are decoded once, here. A span that routing gives to another project is not seen by this one's pipeline.
 - An entry is settled when each of its spans is part of a journaled request, left out, or dropped and counted. After a
-  crash the entries that were not are read again; spans that stand in a request already only give their context.
+  crash the entries that were not are read again; spans that stand in a request already only give their context. So are
+  entries with a span whose promised parent has not come: the next process knows what this one promised.
 """
 
 from __future__ import annotations
@@ -192,7 +193,7 @@ class LangfuseDestination:
         done = threading.Event()
 
         def last() -> None:
-            self._window.close()
+            self._window.close(for_good=not self._journal.durable)
             self._hand_over()
             done.set()
 
@@ -335,6 +336,8 @@ class LangfuseDestination:
 
     def _take(self, row: Row) -> None:
         key = (row.view.trace_id, row.view.span_id)
+        if self._journal.durable and row.parent_id and not self._pipeline.knows(row.view.trace_id, row.parent_id):
+            self._claims.tie(key, (row.view.trace_id, row.parent_id))
         if key in self._encoded_before:
             self._encoded_before.discard(key)
             self._settle(row.view)
