@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
@@ -108,7 +109,7 @@ def stages(size: int, spans: int, batch: int = 60) -> dict[str, float]:
     from otel_langfuse.langfuse.wire import assemble
     from otel_langfuse.pipeline import Pipeline
     from otel_langfuse.pipeline.row import Row
-    from otel_langfuse.sdk.processor import _Ended, _Started
+    from otel_langfuse.sdk.arrivals import Ended, Started
     from otel_langfuse.views.sdk import span_view
 
     clock, rows, copy = Clock(batch), list[Row](), LangfuseCopy()
@@ -118,15 +119,18 @@ def stages(size: int, spans: int, batch: int = 60) -> dict[str, float]:
     for at in range(0, len(ended), batch):
         some = ended[at : at + batch]
         # In the order in which a worker sees them: both starts, then both ends.
-        jobs = [
-            job
+        started, ends = Started(baggage=False, links=None), Ended(None)
+        entries = [
+            entry
             for chat, root in zip(some[::2], some[1::2], strict=True)
-            for job in (_start(_Started, root), _start(_Started, chat), _Ended(chat), _Ended(root))
+            for entry in (_start(started, root), _start(started, chat), (ends, chat), (ends, root))
         ]
         rows.clear()
         views = clock.time("views.sdk.span_view", partial(_each, span_view, some))
         clock.time("dialects.read", partial(_each, dialects.read, views))
-        clock.time("pipeline in all, with view and read", partial(_each, lambda job: job(pipeline), jobs))
+        clock.time(
+            "pipeline in all, with view and read", partial(_each, lambda entry: entry[0].handle(entry, pipeline), entries)
+        )
         clock.time("langfuse.attributes.write", partial(_each, write, rows))
         encoded = clock.time("langfuse.copy.encode in all, with write", partial(_each, copy.encode, rows))
         payload = clock.time("langfuse.wire.assemble", partial(assemble, encoded))
@@ -142,7 +146,7 @@ def _each(act: Callable[[Any], Any], items: list[Any]) -> list[Any]:
 
 def _start(kind: Any, span: ReadableSpan) -> Any:
     attributes = dict(span.attributes or {}) if "gen_ai.operation.name" in (span.attributes or {}) else None
-    return kind(span, None, attributes)
+    return kind, span, Context(), attributes
 
 
 def functions(size: int, spans: int, number: int = 45) -> None:

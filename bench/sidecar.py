@@ -226,7 +226,7 @@ def sink() -> Iterator[tuple[tuple[int, int], Any]]:
 def run(
     candidate: str, compression: str, per_request: int, senders: int, bodies: list[bytes], ends: tuple[int, int], seen: Any
 ) -> Sample:
-    """One candidate under one load; with no bodies, what it takes to start and stop."""
+    """One candidate under one load."""
     (port,) = free_ports(1)
     mapped = candidate.endswith("mapped")
     config = (
@@ -245,6 +245,7 @@ def run(
         begin = time.perf_counter()
         waits = send(channel, bodies, senders)
         channel.close()
+        rss = int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) / 1024  # type: ignore[index]
         process.send_signal(signal.SIGTERM)
         _, code, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(code)
@@ -261,7 +262,7 @@ def run(
     return Sample(
         candidate, compression, per_request, senders, per_request * len(bodies), seen() - before,
         usage.ru_utime + usage.ru_stime, seconds, waits[len(waits) // 2] * 1e3 if waits else 0.0,
-        waits[int(len(waits) * 0.99)] * 1e3 if waits else 0.0, usage.ru_maxrss / 1024,
+        waits[int(len(waits) * 0.99)] * 1e3 if waits else 0.0, rss,
     )  # fmt: skip
 
 
@@ -299,7 +300,7 @@ def measure(rounds: int, spans: int, candidates: tuple[str, ...]) -> list[Sample
     loads = [(c, z, size, 4) for c in candidates for z in ("none", "gzip") for size in by_size]
     loads += [(c, "none", 64, senders) for c in candidates for senders in (1, 16, 64)]
     with sink() as (ends, seen):
-        idle = {c: min(run(c, "none", 64, 1, [], ends, seen).cpu for _ in range(2)) for c in candidates}
+        idle = {c: min(run(c, "none", 64, 1, by_size[64][:1], ends, seen).cpu for _ in range(3)) for c in candidates}
         for number in range(rounds):
             order.shuffle(loads)
             for at, (candidate, compression, size, senders) in enumerate(loads):

@@ -42,9 +42,14 @@ class Counters:
     """Named counts and drop reasons; thread-safe, never reset.
 
     After a fork the child starts from zero (``reset_after_fork``): the parent's spans are the parent's to report.
+
+    Args:
+        clock: Monotonic seconds.
+        name: Which copy of the spans is counted, for log lines; empty for the one that goes to Langfuse.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, *, name: str = "") -> None:
+        self._who = f"otel-langfuse ({name})" if name else "otel-langfuse"
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
         self._drops: dict[str, int] = {}
@@ -64,7 +69,8 @@ class Counters:
             self._drops[reason] = total = self._drops.get(reason, 0) + n
         if self._may_log(reason):
             logger.warning(
-                "otel-langfuse dropped spans: reason=%s, now %d, in total %d.%s",
+                "%s dropped spans: reason=%s, now %d, in total %d.%s",
+                self._who,
                 reason,
                 n,
                 total,

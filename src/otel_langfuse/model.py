@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypeAlias, Union
+from typing import Any, TypeAlias, Union
 
 __all__ = [
     "EMPTY",
@@ -69,9 +69,9 @@ class ObservationType(StrEnum):
 # ---------------------------------------------------------------------------------------------- views
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EventView:
-    """A span event."""
+    """A span event. Made for every event and changed by nobody; freezing it would make that three times as slow."""
 
     name: str
     time_ns: int
@@ -93,6 +93,12 @@ class LogView:
     scope_name: str = ""
     origin: str = "log"
     time_ns: int = 0
+    resource: Mapping[str, Value] = field(default_factory=lambda: EMPTY, compare=False)
+
+    @property
+    def has_content(self) -> bool:
+        """Whether it may carry content: an event of the GenAI conventions. Applications' own log lines do not."""
+        return self.event_name.startswith("gen_ai.")
 
     @property
     def size(self) -> int:
@@ -100,12 +106,14 @@ class LogView:
         return 200 + weigh(self.body) + weigh(dict(self.attributes))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SpanView:
     """A span as either road gives it; ids are bytes, times nanoseconds since the epoch.
 
     ``parent_id`` is empty without a parent. ``contents`` are the log records and hook content that belong to the
-    span, in order of arrival; the content joiner fills them in before the span is read.
+    span, in order of arrival; the content joiner fills them in before the span is read. A view is made for every span
+    and changed by nobody: it is not frozen, because that would make it three times as slow, and ``shape`` alone is set
+    later, by the readers, who keep there what they know of its keys.
     """
 
     trace_id: bytes
@@ -124,6 +132,7 @@ class SpanView:
     scope_version: str = ""
     resource: Mapping[str, Value] = field(default_factory=lambda: EMPTY)
     contents: Sequence[LogView] = ()
+    shape: Any = field(default=None, init=False, compare=False, repr=False)
 
 
 def weigh(value: Value) -> int:

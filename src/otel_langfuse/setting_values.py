@@ -21,7 +21,9 @@ __all__ = [
     "number_reader",
     "read_base_url",
     "read_compression",
+    "read_content_rule",
     "read_count",
+    "read_fanout",
     "read_file",
     "read_flag",
     "read_headers",
@@ -216,6 +218,25 @@ def read_compression(raw: object) -> str:
     if word not in {"auto", "gzip", "none"}:
         raise InvalidValueError(f"not a compression: use auto, gzip or none{nearest(word, ('auto', 'gzip', 'none'))}")
     return word
+
+
+def read_fanout(raw: object) -> str:
+    """``otlp``, or ``none`` as good as unset."""
+    word = read_text(raw).lower()
+    if word not in {"otlp", "none"}:
+        raise InvalidValueError(f"not a second destination: use otlp{nearest(word, ('otlp', 'none'))}")
+    return word
+
+
+def read_content_rule(raw: object) -> str:
+    """``keep``, ``drop``, or ``truncate:N`` with a size in bytes of each text, which comes back as ``truncate: N``."""
+    rule, colon, size = read_text(raw).lower().partition(":")
+    if rule.strip() == "truncate" and colon:
+        number = 0 if size.strip() == "0" else read_size(size)
+        return f"truncate: {number}"
+    if rule not in {"keep", "drop"} or colon:
+        raise InvalidValueError(f"no rule for content: use keep, drop or truncate:1024{nearest(rule, ('keep', 'drop'))}")
+    return rule
 
 
 _RULE_TARGETS = ("user.id", "session.id", "trace.name", "tags", "release", "version", "environment")

@@ -28,7 +28,9 @@ from otel_langfuse.setting_values import (
     number_reader,
     read_base_url,
     read_compression,
+    read_content_rule,
     read_count,
+    read_fanout,
     read_file,
     read_flag,
     read_headers,
@@ -216,7 +218,7 @@ class Settings:
         256 << 20,
         "OTEL_LANGFUSE_QUEUE_BYTES",
         read_size,
-        "Bound in bytes of each of two queues: spans to be mapped, and requests to be sent.",
+        "Bound in bytes of each queue: spans to be mapped, and requests to be sent, for each destination.",
         text="256MiB",
     )
     request_bytes: int = _field(
@@ -239,6 +241,21 @@ class Settings:
         "OTEL_LANGFUSE_COMPRESSION",
         read_compression,
         "`gzip`, `none`, or `auto`: gzip except to this machine itself.",
+    )
+    fanout: str | None = _field(
+        None,
+        "OTEL_LANGFUSE_FANOUT",
+        read_fanout,
+        "`otlp`: every span goes to an OTLP endpoint as well, from the same queue; `OTEL_EXPORTER_OTLP_…` says where.",
+        unreadable=("none", "no second copy is sent"),
+    )
+    fanout_content: str = _field(
+        "keep",
+        "OTEL_LANGFUSE_FANOUT_CONTENT",
+        read_content_rule,
+        "Prompts, answers and tool values in that copy: `keep`, `drop`, or `truncate:N` bytes of each text.",
+        # Who sets this wants less than everything to be there.
+        unreadable=("drop", "content is left out of the OTLP copy until that is mended"),
     )
 
     @classmethod

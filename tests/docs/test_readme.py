@@ -376,6 +376,19 @@ def test_prompts_stay_out_of_tempo(world: World) -> None:
 
 
 @pytest.mark.live
+def test_both_copies_from_one_queue(world: World) -> None:
+    before = [line for line in BLOCKS["Quick start", 2].text.splitlines() if not line.startswith("opentelemetry-instrument")]
+    done = install_and_run(world, Block("", 0, "sh", "\n".join(before) + "\n"), BLOCKS["Both copies from one queue", 1])
+    assert "What is a span?" in done.stdout
+    assert done.stderr == ""
+    assert world.names == ["openai.chat"]
+    assert "What is a span?" in world.rows()[0]["langfuse.observation.input"]
+    assert [span.span_id for span in world.tempo.spans] == [span.span_id for span in world.langfuse.spans]
+    assert b"What is a span?" not in b"".join(request.payload for request in world.tempo.requests)
+    assert world.tempo_grpc.exports == []
+
+
+@pytest.mark.live
 def test_the_sidecar(world: World) -> None:
     """The wheel with its extra knows its configuration, and runs with it until it is told to end."""
     start = 'otel-langfuse collector 2>log & pid=$!\nuntil grep -q "is up" log; do kill -0 $pid; done\nkill $pid; wait $pid\n'

@@ -8,7 +8,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,6 +70,9 @@ class MemoryJournal:
 
     def replace_request(self, request_id: int, parts: Sequence[tuple[bytes, bool, int]]) -> Sequence[int]:
         raise NotImplementedError
+
+    def promise(self, destination: str, key: tuple[bytes, bytes], start_ns: int) -> None: ...
+    def fulfil(self, destination: str, keys: Iterable[tuple[bytes, bytes]]) -> None: ...
 
     def recover(self) -> Recovered:
         return Recovered()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,65 +62,37 @@ def test_a_span_that_came_in_two_entries_settles_one_at_a_time() -> None:
     assert journal.ids == [1, 2]
 
 
-def test_a_tied_span_keeps_its_entry_until_the_parent_is_settled() -> None:
-    journal, claims = made()
-    claims.open(entry(1), [key(1)])
-    claims.tie(key(1), key(9))
-    claims.settle([key(1)])
-    assert journal.ids == []
-    claims.open(entry(2), [key(9)])
-    claims.settle([key(9)])
-    assert journal.ids == [2, 1]
-
-
-def test_a_parent_that_never_comes_is_settled_by_its_placeholder() -> None:
-    journal, claims = made()
-    claims.open(entry(1), [key(1)])
-    claims.tie(key(1), key(9))
-    claims.settle([key(1)])
-    claims.settle([key(9)])
-    assert journal.ids == [1]
-
-
-def test_one_span_is_tied_for_each_parent() -> None:
-    journal, claims = made()
-    for number in (1, 2):
-        claims.open(entry(number), [key(number)])
-        claims.tie(key(number), key(9))
-    claims.settle([key(1), key(2)])
-    assert journal.ids == [2]
-
-
-def test_records_wait_for_spans_on_their_way_and_not_for_tied_ones() -> None:
+def test_records_wait_for_spans_on_their_way() -> None:
     journal, claims = made()
     claims.open(entry(1), [key(1)])
     claims.open_records(entry(2, Signal.LOGS), now=0.0)
     claims.settle_records(100.0)
     assert journal.ids == []
-    claims.tie(key(1), key(9))
     claims.settle([key(1)])
     claims.settle_records(59.0)
-    assert journal.ids == []
+    assert journal.ids == [1]
     claims.settle_records(60.0)
+    assert journal.ids == [1, 2]
+
+
+def test_records_do_not_wait_for_ever() -> None:
+    journal, claims = made()
+    claims.open(entry(1), [key(1)])
+    claims.open_records(entry(2, Signal.LOGS), now=0.0)
+    claims.settle_records(599.0)
+    assert journal.ids == []
+    claims.settle_records(600.0)
     assert journal.ids == [2]
 
 
-@given(
-    entries=st.lists(st.lists(st.integers(0, 8), max_size=6), max_size=8),
-    ties=st.lists(st.tuples(st.integers(0, 8), st.integers(9, 11)), max_size=4),
-    order=st.randoms(use_true_random=False),
-)
-def test_everything_is_settled_once_when_every_span_is(
-    entries: list[list[int]], ties: list[tuple[int, int]], order: object
-) -> None:
+@given(entries=st.lists(st.lists(st.integers(0, 8), max_size=6), max_size=8), order=st.randoms(use_true_random=False))
+def test_everything_is_settled_once_when_every_span_is(entries: list[list[int]], order: Random) -> None:
     journal, claims = made()
     for number, spans in enumerate(entries, 1):
         claims.open(entry(number), [key(span) for span in spans])
-    for span, parent in ties:
-        claims.tie(key(span), key(parent))
-    due = [key(span) for spans in entries for span in spans] + [key(parent) for parent in (9, 10, 11)]
-    order.shuffle(due)  # type: ignore[attr-defined]
+    due = [key(span) for spans in entries for span in spans]
+    order.shuffle(due)
     for one in due:
         claims.settle([one])
-    claims.settle([key(parent) for parent in (9, 10, 11)])
     assert sorted(journal.ids) == list(range(1, len(entries) + 1))
+    assert claims.spans == 0

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from otel_langfuse.otlp.content_keys import CONTENT, CONTENT_PREFIXES
 from otel_langfuse.sidecar.config.loading import load
 from otel_langfuse.sidecar.config.schema import OtlpHttpExporter
-from otel_langfuse.sidecar.destinations.content_keys import CONTENT, CONTENT_PREFIXES
 from sidecar.collectors import COLLECTOR, ROOT, collector_binary, compose_binary
 
 K8S = COLLECTOR / "k8s"

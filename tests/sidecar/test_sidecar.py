@@ -351,3 +351,68 @@ def test_a_promise_outlives_the_process(tmp_path: Path) -> None:
         assert len(langfuse.spans) == 2, "the call was not sent again"
         with running(langfuse.url, tempo.url, journal=tmp_path) as sidecar:
             assert sidecar.status()["journal"]["entries"] == 0
+
+
+def record(number: int, text: str, tenant: str, *, span: bool, response_id: str = "") -> bytes:
+    """A content record of a tenant, with or without the id of its span."""
+    export = ExportLogsServiceRequest()
+    group = export.resource_logs.add()
+    group.resource.attributes.add(key="tenant").value.string_value = tenant
+    entry = group.scope_logs.add().log_records.add(event_name="gen_ai.client.inference.operation.details")
+    if span:
+        entry.trace_id, entry.span_id = number.to_bytes(16, "big"), number.to_bytes(8, "big")
+    if response_id:
+        entry.attributes.add(key="gen_ai.response.id").value.string_value = response_id
+    said = [{"role": "assistant", "parts": [{"type": "text", "content": text}]}]
+    entry.attributes.add(key="gen_ai.output.messages").value.string_value = json.dumps(said)
+    return bytes(export.SerializeToString())
+
+
+def test_one_tenants_words_never_reach_another() -> None:
+    """A record that names no span is joined by its response id, which two tenants may share."""
+    with FakeLangfuse() as acme, FakeLangfuse() as rest, OtlpSink() as tempo:
+        more = {
+            "processor": ", routing: {attribute: tenant, default: langfuse, routes: {acme: langfuse/acme}}",
+            "exporters": f'\n  langfuse/acme: {{base_url: "{acme.url}", public_key: pk-lf-a, secret_key: sk-lf-a}}',
+            "more": ", langfuse/acme",
+        }
+        with running(rest.url, tempo.url, **more) as sidecar:
+            for response_id in ("same", ""):
+                post(sidecar, "logs", record(1, "of somebody else", "globex", span=False, response_id=response_id))
+            post(sidecar, "logs", record(1, "of acme", "acme", span=True))
+            post(sidecar, "traces", simple(1, {"gen_ai.response.id": "same"}, resource={"tenant": "acme"}))
+            assert all(sidecar.flush(10).values())
+        (payload,) = [request.payload for request in acme.requests]
+        assert b"of acme" in payload
+        assert b"of somebody else" not in payload
+
+
+def test_a_record_that_came_before_a_restart_finds_its_span_after_it(tmp_path: Path) -> None:
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo:
+        with running(langfuse.url, tempo.url, journal=tmp_path) as sidecar:
+            post(sidecar, "logs", record(1, "said before", "acme", span=True))
+        with running(langfuse.url, tempo.url, journal=tmp_path) as sidecar:
+            post(sidecar, "traces", simple(1))
+            assert all(sidecar.flush(10).values())
+        assert b"said before" in langfuse.requests[0].payload
+
+
+def test_a_flush_that_meets_a_shutdown_does_not_claim_success() -> None:
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo:
+        langfuse.fail_until(threading.Event())
+        with running(langfuse.url, tempo.url) as sidecar:
+            post(sidecar, "traces", simple(1))
+            assert langfuse.wait_for_requests(0)
+            sidecar.stop(0.5)
+            begin = time.monotonic()
+            assert sidecar.flush(30)["langfuse"] is False
+            assert time.monotonic() - begin < 10
+
+
+def test_health_says_when_it_refuses(tmp_path: Path) -> None:
+    small = f'{tmp_path}", max_bytes: "1KiB'
+    with FakeLangfuse() as langfuse, OtlpSink() as tempo, running(langfuse.url, tempo.url, journal=small) as sidecar:
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            post(sidecar, "traces", simple(1, {"gen_ai.output.messages": "x" * 4096}))
+        refused.value.close()
+        assert ask(sidecar, "/api/instrumentation/health") == (200, '{"status":"refusing"}')

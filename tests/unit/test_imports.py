@@ -28,9 +28,10 @@ ALLOWED = {
     "dialects": frozenset({"model"}),
     "pipeline": _LEAVES | {"model", "dialects"},
     "langfuse": _LEAVES | {"model", "dialects", "pipeline"},
+    "otlp": _LEAVES | {"model", "dialects", "langfuse"},
     "convert": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse"},
-    "sdk": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse"},
-    "sidecar": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse"},
+    "sdk": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse", "otlp"},
+    "sidecar": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse", "otlp"},
     "": frozenset({"sdk", "settings"}),
     "testing": frozenset({"langfuse"}),
     "demo": frozenset({"", "errors", "testing"}),
@@ -39,6 +40,8 @@ ALLOWED = {
 }
 # Parts that compute and hold state, and nothing else: no SDK, no HTTP client, no protobuf.
 PURE = frozenset({"errors", "counters", "settings", "setting_values", "model", "dialects", "pipeline"})
+# What the core takes when it is there, and does without when it is not.
+OPTIONAL = frozenset({"orjson"})
 # Modules of ``dialects`` that know all readers. Of the others, one that defines ``read`` is a reader, and what is left
 # is shared by them.
 KNOWING = frozenset({"__init__", "merge", "catalogue"})
@@ -102,7 +105,7 @@ def test_nothing_imports_the_command_line() -> None:
 
 @pytest.mark.parametrize("path", [path for path in FILES if part_of(path) in PURE], ids=file_id)
 def test_the_core_needs_the_standard_library_only(path: Path) -> None:
-    foreign = {module.split(".")[0] for module in imports(path)} - sys.stdlib_module_names - {NAME}
+    foreign = {module.split(".")[0] for module in imports(path)} - sys.stdlib_module_names - OPTIONAL - {NAME}
     assert not foreign
 
 
@@ -174,6 +177,7 @@ HEAVY = (
         "from otel_langfuse import LangfuseSpanProcessor",
         "from otel_langfuse import *",
         "from otel_langfuse import *; LangfuseSpanProcessor(public_key='pk-lf-1', secret_key='sk-lf-1').shutdown()",
+        "from otel_langfuse import *; LangfuseSpanProcessor(public_key='pk', secret_key='sk', fanout='otlp').shutdown()",
         "import otel_langfuse.sdk.auto, otel_langfuse.sdk.hook",
         "import otel_langfuse.cli",
     ],

@@ -27,7 +27,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import set_span_in_context
 
-from otel_langfuse import LangfuseLogRecordProcessor, LangfuseSpanProcessor
+from otel_langfuse import LangfuseLogRecordProcessor, LangfuseSpanProcessor, propagate_attributes
 from otel_langfuse.counters import OncePerInterval
 from otel_langfuse.testing import FakeLangfuse, hang
 
@@ -397,6 +397,78 @@ def test_flushing_from_many_threads_at_once_settles_all(langfuse: FakeLangfuse) 
     assert results == [True] * 8
 
 
+# ------------------------------------------------------------------------------------------------------- the bound
+
+
+class Busy:
+    """Keeps the worker in a job until the end of the block."""
+
+    def __init__(self, processor: LangfuseSpanProcessor) -> None:
+        assert processor.engine is not None
+        self._engine = processor.engine
+        self._running, self._release = threading.Event(), threading.Event()
+
+    def __enter__(self) -> None:
+        self._engine.submit(self._hold, 1)
+        self._engine.force_flush(0)  # wakes the worker
+        assert self._running.wait(10)
+
+    def _hold(self, _: object) -> None:
+        self._running.set()
+        self._release.wait(30)
+
+    def __exit__(self, *_: object) -> None:
+        self._release.set()
+
+
+def test_large_spans_after_small_ones_stay_within_the_bound(langfuse: FakeLangfuse) -> None:
+    """The worker weighs nothing meanwhile: what it has seen so far says nothing about what comes."""
+    bound, large = 4 << 20, "x" * (256 << 10)
+    with bench(langfuse, queue_bytes=bound) as (provider, processor):
+        for _ in range(100):
+            call(provider)
+        assert processor.force_flush(10_000)
+        with Busy(processor):
+            for number in range(100):
+                call(provider, f"large {number}", text=large)
+            held = processor.status()["queue_bytes"]
+            assert bound / 2 < held <= bound + 2 * len(large), "weighed"
+            dropped = processor.status()["dropped"]["queue_full"]
+            # Those that nobody has weighed yet are as many as the bound has quarters of a megabyte.
+            assert 100 - dropped <= 2 * bound / len(large) + 2
+        assert processor.force_flush(20_000)
+        assert processor.status()["queue_bytes"] == 0
+        assert processor.status()["counters"]["sent"] + sum(processor.status()["dropped"].values()) == 200
+
+
+def test_a_burst_of_fifty_thousand_spans_loses_none(langfuse: FakeLangfuse) -> None:
+    """With the default bound, and though the worker is slow: it stands still during a part of the burst."""
+    text = "x" * 4096
+    with bench(langfuse) as (provider, processor):
+        tracer = provider.get_tracer("shop")
+        with Busy(processor):
+            for _ in range(25_000):
+                tracer.start_span("query", attributes={"text": text}).end()
+        for _ in range(25_000):
+            tracer.start_span("query", attributes={"text": text}).end()
+        assert processor.force_flush(60_000)
+        status = processor.status()
+        assert (status["counters"]["spans_in"], status["dropped"], status["queue_bytes"]) == (50_000, {}, 0)
+
+
+def test_a_span_is_read_as_it_was_when_it_started_and_ended(langfuse: FakeLangfuse) -> None:
+    """However late the worker is: the context of the start is that of the start."""
+    with bench(langfuse) as (provider, processor), Busy(processor):
+        for name in ("one", "two"):
+            with propagate_attributes(user_id=f"user {name}"):
+                span = provider.get_tracer("genai.lib").start_span(name, attributes=CALL)
+            span.set_attribute("gen_ai.response.model", "answering")
+            span.end()
+    rows = [attributes(langfuse, name) for name in ("one", "two")]
+    assert [row["langfuse.user.id"] for row in rows] == ["user one", "user two"]
+    assert {row["langfuse.observation.model.name"] for row in rows} == {"answering"}
+
+
 # ------------------------------------------------------------------------------------------------------- sampling
 
 
@@ -592,9 +664,10 @@ def test_nothing_raises_into_the_application(
     with bench(langfuse) as (provider, processor):
         engine = processor.engine
         assert engine is not None
-        targets: dict[str, str] = {"on_start": "submit", "on_end": "submit"}
+        target: Any = engine.queue if method.startswith("on_") else engine
         with monkeypatch.context() as patch:
-            patch.setattr(engine, targets.get(method, method), broken)
+            # What takes a start, an end: no worker runs yet, so neither goes the short way.
+            patch.setattr(target, "add" if method.startswith("on_") else method, broken)
             for _ in range(3):
                 call(provider)
             use: dict[str, Callable[[], object]] = {"force_flush": processor.force_flush, "shutdown": processor.shutdown}

@@ -147,14 +147,72 @@ def test_a_server_span_whose_flags_say_nothing_has_a_remote_parent() -> None:
     assert box.out.parents == {2: None, 3: 2}
 
 
-def test_a_promised_parent_that_never_comes_gets_a_row_at_last() -> None:
+def test_a_promised_parent_that_never_comes_gets_no_row_and_is_counted() -> None:
+    """Its start is not known: a row with another one would stand beside the real one for ever."""
     box = Box(max_open=60.0)
     box.add(chat(3, 2))
     box.pass_time(10.0)
     box.pass_time(61.0)
+    assert box.out.parents == {3: 2}
+    assert box.counters.counts["parents_never_came"] == 1
+
+
+def test_a_promise_outlives_the_memory_of_its_trace() -> None:
+    box = Box(max_open=60.0)
+    box.add(chat(3, 2))
+    box.pass_time(10.0)
+    box.pass_time(61.0)
+    box.add(span(2, None, name="GET /ask"))
+    box.pass_time(1.0)
     assert box.out.parents == {2: None, 3: 2}
-    assert box.out.row(2).note == {"incomplete": "true"}
-    assert box.out.row(2).view.start_ns == box.out.row(3).view.start_ns
+
+
+def test_a_late_span_finds_the_row_of_a_trace_that_is_forgotten() -> None:
+    box = Box(max_ids=100)
+    box.add(span(1, name="GET /ask"), span(2, 1, name="SELECT"), chat(3, 2))
+    box.pass_time(1.0)
+    box.pass_time(31.0)
+    assert box.pipeline.remembered == 0
+    box.add(chat(4, 2), chat(5, 3, attributes={"gen_ai.request.model": "other"}))
+    box.pass_time(1.0)
+    assert box.out.parents == {1: None, 3: 1, 4: 1, 5: 3}
+    assert [row.is_root for row in box.out.rows].count(True) == 1
+    assert "expected_parents" not in box.counters.counts
+
+
+def test_a_span_that_comes_again_much_later_is_not_written_again() -> None:
+    box = Box(max_ids=100)
+    box.add(chat(1))
+    box.pass_time(1.0)
+    box.pass_time(31.0)
+    box.add(chat(1))
+    box.pass_time(1.0)
+    assert box.out.parents == {1: None}
+
+
+def test_what_stands_below_a_span_that_is_elsewhere_moves_up() -> None:
+    """Routing gave span 2 to another project: here the tree is contracted past it, and nobody waits for it."""
+    box = Box()
+    box.window.elsewhere(span(2, 1))
+    box.add(chat(3, 2), span(1, attributes=AGENT))
+    box.pass_time(1.0)
+    assert box.out.parents == {1: None, 3: 1}
+
+
+def test_an_entry_that_is_elsewhere_counts_as_absent() -> None:
+    box = Box()
+    box.add(chat(3, 1))
+    box.window.elsewhere(span(1, name="GET /ask"))
+    box.pass_time(1.0)
+    assert box.out.parents == {3: None}
+
+
+def test_an_applications_own_log_line_is_no_content() -> None:
+    box = Box()
+    box.add(span(1, attributes=BARE, scope=SENDER))
+    box.window.content(LogView(TRACE, (1).to_bytes(8, "big"), "", {}, "HTTP Request: POST 200", "httpx"))
+    box.pass_time(5.0)
+    assert box.out.parents == {}
 
 
 def test_closing_counts_every_unseen_parent_as_absent() -> None:

@@ -125,39 +125,39 @@ def _plain(value: Value) -> Json:
     return jsonable(value)
 
 
-def _looks_like_message(item: Json) -> bool:
-    return isinstance(item, dict) and ("role" in item or "parts" in item or _item_kind(item) is not None)
-
-
 def _chat(parsed: Json, role: str) -> Chat | None:
-    items = parsed if isinstance(parsed, list) else [parsed]
-    if not items or not all(_looks_like_message(item) for item in items):
-        return None
-    return Chat(tuple(message(item, role) for item in items if isinstance(item, dict)))
+    """The messages, if everything looks like one."""
+    messages: list[Message] = []
+    for item in parsed if isinstance(parsed, list) else (parsed,):
+        if not isinstance(item, dict) or not ("role" in item or "parts" in item or _item_kind(item) is not None):
+            return None
+        messages.append(message(item, role))
+    return Chat(tuple(messages)) if messages else None
 
 
 def message(item: dict[str, Json], role: str = "user") -> Message:
     """One message from a dict of any known shape."""
-    kind = _item_kind(item)
-    if kind is not None and "role" not in item:
-        return kind(item)
     given = item.get("role")
+    if given is None and "role" not in item and (kind := _item_kind(item)) is not None:
+        return kind(item)
     named = str(given) if given else role
     named = _ROLES.get(named.lower(), named)
-    parts: list[Part] = []
-    call_id = text_of(item.get("tool_call_id"))
-    if "parts" in item:
-        parts += as_parts(item["parts"])
+    parts: list[Part] = as_parts(item["parts"]) if "parts" in item else []
     content = item.get("content")
     if named == "tool" and "parts" not in item and content is not None:
         answers = [part for part in as_parts(content) if isinstance(part, ToolResponse)]
-        parts += answers or [ToolResponse(call_id or text_of(item.get("id")), tool_answer(content))]
+        call_id = text_of(item.get("tool_call_id")) or text_of(item.get("id"))
+        parts += answers or [ToolResponse(call_id, tool_answer(content))]
     elif content is not None:
         parts += as_parts(content)
-    parts += _tool_calls(item.get("tool_calls"))
+    if "tool_calls" in item:
+        parts += _tool_calls(item["tool_calls"])
     if isinstance(item.get("refusal"), str) and item["refusal"]:
         parts.append(Generic({"type": "refusal", "refusal": item["refusal"]}))
-    parts += [Generic({key: rest}) for key, rest in item.items() if key not in _MESSAGE_KEYS and rest not in (None, "", [], {})]
+    if not item.keys() <= _MESSAGE_KEYS:
+        parts += [
+            Generic({key: rest}) for key, rest in item.items() if key not in _MESSAGE_KEYS and rest not in (None, "", [], {})
+        ]
     return Message(named, tuple(parts), text_of(item.get("name")), text_of(item.get("finish_reason")))
 
 

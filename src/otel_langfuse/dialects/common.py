@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from otel_langfuse.dialects.reading import Row, Table, as_identity, as_text
-from otel_langfuse.model import EMPTY, Facts, SpanView, Value
+from otel_langfuse.dialects.shapes import Hints
+from otel_langfuse.model import EMPTY, EventView, Facts, SpanView, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "any span"
+HINTS = Hints(always=True)
 
 TABLE = Table(
     (
@@ -26,20 +28,31 @@ TABLE = Table(
 )
 # Langfuse's name for none, and what instrumentations write that were told none: it must not hide the configured one.
 _NO_ENVIRONMENT = "default"
+_KEYS = tuple(row.key for row in TABLE.rows)
 _ERROR = 2  # trace.proto Status.STATUS_CODE_ERROR
 
 
 def read(view: SpanView) -> Facts | None:
     """Context keys, level and status message; never recognises a span as GenAI."""
+    attributes = view.attributes
+    failed = view.status_code == _ERROR or "error.type" in attributes or (view.events and _exception(view) is not None)
+    if not failed and not any(key in attributes for key in _KEYS):
+        return None
     facts = Facts(dialect=NAME, recognised=False)
-    TABLE.apply(view.attributes, facts)
+    TABLE.apply(attributes, facts)
     if facts.environment == _NO_ENVIRONMENT:
         facts.environment = None
-    exception = next((event for event in reversed(view.events) if event.name == "exception"), None)
-    kind = as_text(view.attributes.get("error.type"))
-    if view.status_code == _ERROR or kind is not None or exception is not None:
-        _error(view, facts, kind, exception.attributes if exception is not None else EMPTY)
+    if failed:
+        kind = as_text(attributes.get("error.type"))
+        exception = _exception(view)
+        if view.status_code == _ERROR or kind is not None or exception is not None:
+            _error(view, facts, kind, exception.attributes if exception is not None else EMPTY)
     return facts
+
+
+def _exception(view: SpanView) -> EventView | None:
+    """The last exception that was recorded."""
+    return next((event for event in reversed(view.events) if event.name == "exception"), None)
 
 
 def _error(view: SpanView, facts: Facts, kind: str | None, details: Mapping[str, Value]) -> None:

@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
 from otel_langfuse.dialects.parameters import request_parameters
 from otel_langfuse.dialects.reading import Row, Table, json_object
+from otel_langfuse.dialects.shapes import Hints
 from otel_langfuse.model import Content, Facts, Json, SpanView, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "google-adk"
+HINTS = Hints(scopes=("gcp.vertex.agent",))
 
 
 def _captured(value: Value) -> Content | None:

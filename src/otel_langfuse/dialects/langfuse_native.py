@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
 from otel_langfuse.dialects.reading import Row, Table, as_flag, as_integer, as_number, as_text, dump, finite, load
+from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import Facts, Json, ObservationType, PromptLink, Raw, SpanView, Usage, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "langfuse"
+HINTS = Hints(scopes=("langfuse-sdk",), keys=("langfuse.",))
 _OBSERVATION = "langfuse.observation."
 _KEPT = ("langfuse.observation.", "langfuse.trace.", "langfuse.experiment.")
 
@@ -130,6 +132,7 @@ TABLE = Table(
         Row("langfuse.environment", "environment"),
         Row("langfuse.internal.is_app_root", "-"),
         Row("langfuse.internal.as_root", "-"),
+        Row("langfuse.internal.route", "-"),  # what our gateway configuration routes by
         Row("langfuse.trace.url", "-"),
     )
 )
@@ -142,7 +145,7 @@ def read(view: SpanView) -> Facts | None:
         return None
     facts = Facts(dialect=NAME)
     facts.recognised = view.scope_name.startswith("langfuse-sdk") or any(key.startswith(_OBSERVATION) for key in keys)
-    TABLE.apply(view.attributes, facts)
+    TABLE.apply(view.attributes, facts, shape_of(view))
     _prompt(view.attributes, facts)
     _whole_metadata(view.attributes, facts)
     _thread(facts)

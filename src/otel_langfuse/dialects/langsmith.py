@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from otel_langfuse.dialects.chat import as_content
 from otel_langfuse.dialects.reading import Row, Table, load
+from otel_langfuse.dialects.shapes import Hints
 from otel_langfuse.model import Content, Facts, Json, ObservationType, SpanView, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "langsmith"
+HINTS = Hints(scopes=("langsmith",), keys=("langsmith.span.kind",))
 _METADATA = "langsmith.metadata."
 
 

@@ -14,11 +14,13 @@ from collections.abc import Mapping
 from otel_langfuse.dialects.chat import as_content, as_tools
 from otel_langfuse.dialects.parameters import request_parameters
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_number, as_text, dump, load, unflatten
+from otel_langfuse.dialects.shapes import Hints
 from otel_langfuse.model import Chat, Content, Facts, Json, Message, ObservationType, SpanView, ToolCall, Usage, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "litellm"
+HINTS = Hints(scopes=("litellm",))
 _RAW = "raw_gen_ai_request"
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from otel_langfuse.dialects.chat import as_content, raw_content
 from otel_langfuse.dialects.reading import Row, Table, as_seconds
+from otel_langfuse.dialects.shapes import Hints
 from otel_langfuse.model import Facts, ObservationType, SpanView
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "livekit"
+HINTS = Hints(scopes=("livekit-agents",), keys=("lk.",))
 
 TABLE = Table(
     (

@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from otel_langfuse.dialects.chat import as_content, as_tools
 from otel_langfuse.dialects.parameters import request_parameters
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_seconds, as_total, json_object, load
+from otel_langfuse.dialects.shapes import Hints
 from otel_langfuse.model import Facts, Json, ObservationType, SpanView, Usage, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "logfire"
+HINTS = Hints(scopes=("logfire",))
 _NANOSECONDS = 1_000_000_000
 
 

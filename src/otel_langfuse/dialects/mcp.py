@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from otel_langfuse.dialects.chat import raw_content
 from otel_langfuse.dialects.reading import Row, Table, as_text
+from otel_langfuse.dialects.shapes import Hints
 from otel_langfuse.model import Facts, ObservationType, SpanView
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "mcp"
+HINTS = Hints(scopes=("mcp-python-sdk", "opentelemetry.instrumentation.mcp"), keys=("mcp.method.name",))
 _CLIENT = 3  # trace.proto SpanKind
 
 TABLE = Table(

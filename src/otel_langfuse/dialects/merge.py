@@ -32,6 +32,7 @@ from otel_langfuse.dialects import (
     vercel,
 )
 from otel_langfuse.dialects.reading import Table
+from otel_langfuse.dialects.shapes import Hints, Shape, shape_of
 from otel_langfuse.model import Facts, ObservationType, SpanView
 
 __all__ = ["DIALECTS", "Dialect", "may_be_genai", "merge", "read"]
@@ -39,17 +40,18 @@ __all__ = ["DIALECTS", "Dialect", "may_be_genai", "merge", "read"]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A reader with its name and the table behind it."""
+    """A reader with its name, the table behind it, and where it may have a word."""
 
     name: str
     read: Callable[[SpanView], Facts | None]
     table: Table
+    hints: Hints
 
 
 # Order matters only where two readers know one span: what an instrumentation says in its own keys comes before what the
 # conventions' readers make of the same span. LiteLLM is first because it writes Langfuse's keys in shapes of its own.
 DIALECTS: tuple[Dialect, ...] = tuple(
-    Dialect(module.NAME, module.read, module.TABLE)
+    Dialect(module.NAME, module.read, module.TABLE, module.HINTS)
     for module in (
         litellm,
         langfuse_native,
@@ -82,8 +84,11 @@ _FILLED = tuple(
 _KEYED = ("parameters", "metadata", "trace_metadata", "passthrough")
 
 
-# What tells that a span may be GenAI: scopes that readers go by, and prefixes of the keys that they recognise spans by. A
-# span without any of them is asked for context only; most spans of an application are such.
+_ASKED = tuple((dialect.hints, dialect.read) for dialect in DIALECTS)
+_EVENTS = tuple(prefix for dialect in DIALECTS for prefix in dialect.hints.events)
+
+# What tells that a span may be GenAI, for those who have to decide without reading it: scopes that readers go by, and
+# prefixes of all keys in which GenAI spans hold content, also of those by which no reader would recognise a span.
 _SCOPES = (
     "ai",
     "com.anthropic.",
@@ -135,15 +140,21 @@ def may_be_genai(view: SpanView) -> bool:
 
 def read(view: SpanView) -> Facts:
     """Everything that the readers say about a span."""
-    if not may_be_genai(view):
-        return common.read(view) or Facts(recognised=False)
-    found = [facts for dialect in DIALECTS if (facts := dialect.read(view)) is not None]
+    found = [facts for reader in _readers(view, shape_of(view)) if (facts := reader(view)) is not None]
+    if not found:
+        return Facts(recognised=False)
     merged = _united(found)
     if merged.recognised and merged.type is None:
         merged.type = ObservationType.SPAN
     if merged.type is ObservationType.GENERATION and _never_called(view, merged):
         merged.type = ObservationType.SPAN
     return merged
+
+
+def _readers(view: SpanView, shape: Shape) -> tuple[Callable[[SpanView], Facts | None], ...]:
+    """The readers that may have a word on a span; of most spans of an application that is the one for all spans."""
+    told = bool(view.contents) or (bool(view.events) and any(event.name.startswith(_EVENTS) for event in view.events))
+    return shape.readers.get((view.scope_name, told)) or shape.choose(view.scope_name, told, _ASKED)
 
 
 def _never_called(view: SpanView, facts: Facts) -> bool:
@@ -171,6 +182,10 @@ def merge(found: list[Facts]) -> Facts:
 def _united(found: list[Facts]) -> Facts:
     """Fills the first facts up from the others, in place: each reader's are fresh."""
     merged = found[0]
+    if len(found) == 1:
+        merged.dialect = merged.dialect if merged.recognised else ""
+        merged.noise = merged.noise and merged.dialect != langfuse_native.NAME
+        return merged
     # What states its own Langfuse type wants to be shown.
     explicit = any(facts.dialect == langfuse_native.NAME and facts.recognised for facts in found)
     merged.noise = not explicit and any(facts.noise for facts in found)

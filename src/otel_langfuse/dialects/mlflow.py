@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
 from otel_langfuse.dialects.parameters import request_parameters
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_number, as_text, load
+from otel_langfuse.dialects.shapes import Hints
 from otel_langfuse.model import Content, Facts, Json, ObservationType, SpanView, Usage, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "mlflow"
+HINTS = Hints(scopes=("mlflow",), keys=("mlflow.spanType",))
 
 
 def _unquoted(value: Value) -> str | None:

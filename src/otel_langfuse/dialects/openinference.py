@@ -12,11 +12,13 @@ from collections.abc import Mapping
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
 from otel_langfuse.dialects.parameters import request_parameters
 from otel_langfuse.dialects.reading import Row, Table, as_identity, as_integer, as_number, as_text, dump, load, unflatten
+from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import Content, Facts, Json, ObservationType, PromptLink, SpanView, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "openinference"
+HINTS = Hints(scopes=("openinference.instrumentation",), keys=("openinference.span.kind",))
 _KIND = "openinference.span.kind"
 
 
@@ -80,7 +82,7 @@ def read(view: SpanView) -> Facts | None:
     if not kind and not view.scope_name.startswith("openinference.instrumentation"):
         return None
     facts = Facts(dialect=NAME)
-    TABLE.apply(view.attributes, facts)
+    TABLE.apply(view.attributes, facts, shape_of(view))
     facts.type = _TYPES.get(kind, ObservationType.SPAN)
     if facts.type is ObservationType.TOOL:
         facts.name = as_text(view.attributes.get("tool.name"))

@@ -10,11 +10,13 @@ from __future__ import annotations
 from otel_langfuse.dialects.chat import raw_content
 from otel_langfuse.dialects.operations import OPERATIONS
 from otel_langfuse.dialects.reading import Row, Table, as_flag, as_integer, as_json, as_seconds, as_total
+from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import Facts, Json, ObservationType, SpanView, Usage
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "openlit"
+HINTS = Hints(scopes=("openlit",), keys=("telemetry.sdk.name",))
 
 
 TABLE = Table(
@@ -58,7 +60,7 @@ def read(view: SpanView) -> Facts | None:
     if not view.scope_name.startswith("openlit") and view.attributes.get("telemetry.sdk.name") != "openlit":
         return None
     facts = Facts(dialect=NAME)
-    TABLE.apply(view.attributes, facts)
+    TABLE.apply(view.attributes, facts, shape_of(view))
     facts.type = OPERATIONS.get(facts.operation or "") or _OPERATIONS.get(facts.operation or "") or _by_name(view)
     model = facts.parameters.pop("model", None)
     facts.request_model = model if isinstance(model, str) else _model_in_name(view, facts)

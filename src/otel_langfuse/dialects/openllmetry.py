@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
 from otel_langfuse.dialects.operations import OPERATIONS
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_number, jsonable, load, unflatten
+from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import Facts, Json, ObservationType, PromptLink, SpanView, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "openllmetry"
 _ASSOCIATED = "traceloop.association.properties."
@@ -86,20 +87,23 @@ _SURE_KEYS = (
     "gen_ai.usage.reasoning_tokens",
     "llm.usage.total_tokens",
 )
+_LABELS = ("traceloop.",)
 _NUMBERED = ("gen_ai.prompt.", "gen_ai.completion.")
 _STEP_TAGS = ("seq:step:", "graph:step:", "map:key:", "langsmith:")
 _POISON = "gen_ai.prompt.prompt_filter_results"  # Azure's content filter beside numbered messages
+HINTS = Hints(keys=(*_LABELS, *_NUMBERED, *_SURE_KEYS))
 
 
 def read(view: SpanView) -> Facts | None:
     """The facts of a Traceloop span, or only user, session and metadata of a span that Traceloop merely labelled."""
     attributes = view.attributes
-    numbered = any(key.startswith(_NUMBERED) and key.count(".") > 2 for key in attributes)
+    shape = shape_of(view)
+    numbered = shape.has(_NUMBERED) and any(key.startswith(_NUMBERED) and key.count(".") > 2 for key in attributes)
     sure = numbered or any(key in attributes for key in _SURE_KEYS)
-    if not sure and not any(key.startswith("traceloop.") for key in attributes):
+    if not sure and not shape.has(_LABELS):
         return None
     facts = Facts(dialect=NAME, recognised=sure)
-    TABLE.apply(attributes, facts)
+    TABLE.apply(attributes, facts, shape)
     if not sure:
         facts.input = facts.output = facts.usage = None
         return facts

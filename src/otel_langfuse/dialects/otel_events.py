@@ -12,11 +12,13 @@ from collections.abc import Iterator, Mapping
 from otel_langfuse.dialects.chat import as_content, message
 from otel_langfuse.dialects.operations import OPERATIONS
 from otel_langfuse.dialects.reading import Row, Table, as_integer, jsonable, load
+from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import Chat, Facts, Json, Message, SpanView, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "otel-genai-1.36"
+HINTS = Hints(keys=("gen_ai.system",), events=("gen_ai.",))
 
 TABLE = Table(
     (
@@ -35,11 +37,11 @@ _CHOICE = "gen_ai.choice"
 
 def read(view: SpanView) -> Facts | None:
     """The facts of a span in the older conventions, its messages from span events and log records."""
-    events = list(_records(view))
+    events = list(_records(view)) if view.events or view.contents else []
     if "gen_ai.system" not in view.attributes and not events:
         return None
     facts = Facts(dialect=NAME)
-    TABLE.apply(view.attributes, facts)
+    TABLE.apply(view.attributes, facts, shape_of(view))
     known = OPERATIONS.get(facts.operation or "")
     facts.type = known
     _read_messages(events, facts)

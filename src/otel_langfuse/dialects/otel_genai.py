@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from otel_langfuse.dialects.chat import as_content, as_parts_text, as_tools, raw_content
 from otel_langfuse.dialects.operations import OPERATIONS
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_seconds, as_text, dump, jsonable
+from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import Facts, LogView, ObservationType, PromptLink, SpanView, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "otel-genai"
 DETAILS_EVENT = "gen_ai.client.inference.operation.details"
@@ -68,6 +69,9 @@ _SURE_KEYS = (
     "gen_ai.input.messages",
 )
 _SCOPES = ("opentelemetry.instrumentation.genai.", "opentelemetry.util.genai")
+_FIRST_TOKEN = ("gen_ai.response.time_to_first_chunk", "gen_ai.client.operation.time_to_first_chunk")
+_PROMPT = ("gen_ai.prompt.",)
+HINTS = Hints(scopes=_SCOPES, keys=_SURE_KEYS)
 
 
 def read(view: SpanView) -> Facts | None:
@@ -75,18 +79,21 @@ def read(view: SpanView) -> Facts | None:
     attributes = view.attributes
     if not view.scope_name.startswith(_SCOPES) and not any(key in attributes for key in _SURE_KEYS):
         return None
+    shape = shape_of(view)
     facts = Facts(dialect=NAME)
     _read_records(view.contents, facts, "hook")
-    TABLE.apply(attributes, facts)
+    TABLE.apply(attributes, facts, shape)
     _read_records(view.contents, facts, "log")
     facts.type = _type(facts)
     if facts.type is ObservationType.TOOL:
         facts.name = facts.metadata.get("tool_name")
     if facts.provider is None:
         facts.provider = as_text(attributes.get("gen_ai.system"))
-    _first_token(view, facts)
-    _prompt_template(view, facts)
-    _prompt_variables(view, facts)
+    if shape.has(_FIRST_TOKEN):
+        _first_token(view, facts)
+    if shape.has(_PROMPT):
+        _prompt_template(view, facts)
+        _prompt_variables(view, facts)
     return facts
 
 
@@ -112,7 +119,7 @@ def _type(facts: Facts) -> ObservationType | None:
 
 
 def _first_token(view: SpanView, facts: Facts) -> None:
-    for key in ("gen_ai.response.time_to_first_chunk", "gen_ai.client.operation.time_to_first_chunk"):
+    for key in _FIRST_TOKEN:
         seconds = as_seconds(view.attributes.get(key))
         if seconds is not None and view.start_ns:
             facts.first_token_ns = view.start_ns + int(seconds * 1e9)

@@ -15,8 +15,13 @@ from otel_langfuse.model import Blob, File, Generic, Json, Part, Reasoning, Text
 __all__ = ["as_parts", "text_of", "tool_answer"]
 
 
+_NOTHING = frozenset(("type",))  # keys of a part that says nothing
+
+
 def text_of(value: Json) -> str | None:
     """A name or id as text; ``None`` when empty."""
+    if value is None:
+        return None
     if isinstance(value, str):
         return value or None
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
@@ -30,7 +35,7 @@ def as_parts(value: Json) -> list[Part]:
         return [Text(value)]
     if isinstance(value, list):
         # With content capture off some libraries still name the parts' types; that is nothing to show.
-        return [_part(item) for item in value if not (isinstance(item, dict) and set(item) <= {"type"})]
+        return [_part(item) for item in value if not (isinstance(item, dict) and item.keys() <= _NOTHING)]
     return [_part(value)]
 
 

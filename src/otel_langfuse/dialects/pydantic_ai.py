@@ -11,11 +11,13 @@ from collections.abc import Mapping
 
 from otel_langfuse.dialects.chat import as_content, as_tools, message, raw_content
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_text, as_total, load
+from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import Chat, Facts, Json, Message, ObservationType, SpanView, Value
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "pydantic-ai"
+HINTS = Hints(scopes=("pydantic-ai",), keys=("pydantic_ai.all_messages",))
 
 
 TABLE = Table(
@@ -56,7 +58,7 @@ def read(view: SpanView) -> Facts | None:
     if view.scope_name != "pydantic-ai" and "pydantic_ai.all_messages" not in view.attributes:
         return None
     facts = Facts(dialect=NAME)
-    TABLE.apply(view.attributes, facts)
+    TABLE.apply(view.attributes, facts, shape_of(view))
     facts.type = _type(view)
     if facts.type in (ObservationType.AGENT, ObservationType.CHAIN):
         # The model of an agent run is its configuration; the calls below say which one answered.

@@ -6,12 +6,13 @@ rows are tried in order and the first that yields a value fills the field, while
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
+from otel_langfuse.dialects.json_text import dump, load
+from otel_langfuse.dialects.shapes import Shape
 from otel_langfuse.model import Facts, Json, Usage, Value
 
 __all__ = [
@@ -33,73 +34,7 @@ __all__ = [
     "unflatten",
 ]
 
-_ASCII = json.JSONEncoder(ensure_ascii=True, separators=(",", ":"), default=str)
-_PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 _MAX_SLOTS = 10_000  # array slots per prefix, as Langfuse bounds them (rules section 8)
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a dialect's table.
-
-    Attributes:
-        key: Attribute key; with a trailing ``*`` every key with that prefix (only for ``parameters``, ``metadata``).
-        field: Field of ``Facts``; ``usage.<part>`` for a token count.
-        take: Converts the value; ``None`` means that the value says nothing, and leaves the key unconsumed.
-    """
-
-    key: str
-    field: str
-    take: Callable[[Value], Any] = lambda value: as_text(value)
-
-
-class Table:
-    """The rows of one dialect, ready to apply."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = tuple(rows)
-        self._exact = tuple((row.key, *row.field.partition(".")[::2], row.take) for row in rows if not row.key.endswith("*"))
-        self._prefixes = tuple((row.key[:-1], _namespace(row.key), row) for row in rows if row.key.endswith("*"))
-
-    def apply(self, attributes: Mapping[str, Value], facts: Facts) -> None:
-        """Fills ``facts`` from ``attributes``."""
-        usage: dict[str, int] = {}
-        for key, field, part, take in self._exact:
-            raw = attributes.get(key)
-            if raw is None:
-                continue
-            value = take(raw)
-            if value is None:
-                continue
-            facts.consumed.add(key)
-            if field == "usage" and part:
-                usage.setdefault(part, value)
-            elif part:
-                getattr(facts, field).setdefault(part, value)
-            elif field != "-" and not getattr(facts, field):
-                setattr(facts, field, value)
-        if usage and facts.usage is None:
-            facts.usage = Usage(**cast("dict[str, Any]", usage))
-        if self._prefixes:
-            self._apply_prefixes(attributes, facts)
-
-    def _apply_prefixes(self, attributes: Mapping[str, Value], facts: Facts) -> None:
-        for key, raw in attributes.items():
-            if key in facts.consumed:
-                continue
-            for prefix, cut, row in self._prefixes:
-                if key.startswith(prefix) and len(key) > len(prefix):
-                    value = row.take(raw)
-                    if value is not None:
-                        facts.consumed.add(key)
-                        if row.field != "-":
-                            getattr(facts, row.field).setdefault(key[cut:], value)
-                    break
-
-
-def _namespace(key: str) -> int:
-    """Length of a key's namespace: what a prefix row cuts off, so that ``a.b_*`` gives ``b_c`` for ``a.b_c``."""
-    return max(key.rfind("."), key.rfind(":")) + 1
 
 
 # ----------------------------------------------------------------------------------------- converters
@@ -182,39 +117,6 @@ def as_json(value: Value) -> Json:
 # ------------------------------------------------------------------------------------------------ JSON
 
 
-def _not_finite(_: str) -> None:
-    return None
-
-
-def _finite_float(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None
-
-
-def load(text: str) -> Json:
-    """The object, list or string in a JSON text; ``None`` when the text is not such JSON.
-
-    NaN and infinities, which are no JSON, become null. Nesting beyond the parser's depth counts as "not JSON".
-    """
-    if text[:1] not in ("{", "[", '"', " ", "\n"):
-        return None
-    try:
-        value: Json = json.loads(text, parse_constant=_not_finite, parse_float=_finite_float)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, (dict, list, str)) else None
-
-
-def dump(value: Json) -> str:
-    """JSON text, compact, characters unescaped; what cannot be encoded as UTF-8 is escaped."""
-    try:
-        text = _ASCII.encode(value)
-        # The ASCII encoder is three times as fast; only what it had to escape is encoded again.
-        return text if "\\u" not in text else _PLAIN.encode(value)
-    except (ValueError, RecursionError):
-        return json.dumps(str(type(value).__name__) + " nested too deeply")
-
-
 def jsonable(value: Value) -> Json:
     """A value as JSON; bytes become base64 text."""
     if isinstance(value, bytes):
@@ -235,6 +137,90 @@ def finite(value: Json) -> Json:
     if isinstance(value, str) and value.lower() in ("infinity", "-infinity", "nan"):
         return None
     return value
+
+
+# ------------------------------------------------------------------------------------------------ tables
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a dialect's table.
+
+    Attributes:
+        key: Attribute key; with a trailing ``*`` every key with that prefix (only for ``parameters``, ``metadata``).
+        field: Field of ``Facts``; ``usage.<part>`` for a token count.
+        take: Converts the value; ``None`` means that the value says nothing, and leaves the key unconsumed.
+    """
+
+    key: str
+    field: str
+    take: Callable[[Value], Any] = as_text
+
+
+_Step: TypeAlias = tuple[str, str, str, Callable[[Value], Any]]  # attribute key, field, part of the field, converter
+_Plan: TypeAlias = tuple[tuple[_Step, ...], tuple[_Step, ...]]
+
+
+class Table:
+    """The rows of one dialect, ready to apply."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = tuple(rows)
+        self._exact = tuple((row.key, *row.field.partition(".")[::2], row.take) for row in rows if not row.key.endswith("*"))
+        self._prefixes = tuple((row.key[:-1], _namespace(row.key), row) for row in rows if row.key.endswith("*"))
+
+    def apply(self, attributes: Mapping[str, Value], facts: Facts, shape: Shape | None = None) -> None:
+        """Fills ``facts`` from ``attributes``; with their ``shape`` only rows that have an attribute are looked at."""
+        if shape is None:
+            exact, prefixed = self._plan(attributes)
+        else:
+            plan = shape.plans.get(self)
+            if plan is None:
+                plan = shape.plans[self] = self._plan(attributes)
+            exact, prefixed = plan
+        consumed = facts.consumed
+        usage: dict[str, int] = {}
+        for key, field, part, take in exact:
+            raw = attributes[key]
+            if raw is None:
+                continue
+            value = take(raw)
+            if value is None:
+                continue
+            consumed.add(key)
+            if not part:
+                if field != "-" and not getattr(facts, field):
+                    setattr(facts, field, value)
+            elif field == "usage":
+                usage.setdefault(part, value)
+            else:
+                getattr(facts, field).setdefault(part, value)
+        if usage and facts.usage is None:
+            facts.usage = Usage(**cast("dict[str, Any]", usage))
+        for key, field, part, take in prefixed:
+            if key not in consumed:
+                value = take(attributes[key])
+                if value is not None:
+                    consumed.add(key)
+                    if field != "-":
+                        getattr(facts, field).setdefault(part, value)
+
+    def _plan(self, attributes: Mapping[str, Value]) -> _Plan:
+        """The rows that have an attribute, in order: those with a key of their own, then those with a prefix."""
+        exact = tuple(row for row in self._exact if row[0] in attributes)
+        return exact, tuple(self._prefixed(attributes)) if self._prefixes else ()
+
+    def _prefixed(self, attributes: Mapping[str, Value]) -> Iterator[_Step]:
+        for key in attributes:
+            for prefix, cut, row in self._prefixes:
+                if key.startswith(prefix) and len(key) > len(prefix):
+                    yield key, row.field, key[cut:], row.take
+                    break
+
+
+def _namespace(key: str) -> int:
+    """Length of a key's namespace: what a prefix row cuts off, so that ``a.b_*`` gives ``b_c`` for ``a.b_c``."""
+    return max(key.rfind("."), key.rfind(":")) + 1
 
 
 # ------------------------------------------------------------------------------------ flattened keys

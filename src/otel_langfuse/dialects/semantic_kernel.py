@@ -7,19 +7,20 @@ they are steps, not tools. Content of older releases travels in a log record's o
 from __future__ import annotations
 
 from otel_langfuse.dialects.reading import Row, Table
+from otel_langfuse.dialects.shapes import Hints
 from otel_langfuse.model import Facts, ObservationType, SpanView
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "semantic-kernel"
+HINTS = Hints(scopes=("semantic_kernel", "Microsoft.SemanticKernel"))
 
 TABLE = Table((Row("sk.available_functions", "metadata.available_functions"),))
-_SCOPES = ("semantic_kernel", "Microsoft.SemanticKernel")
 
 
 def read(view: SpanView) -> Facts | None:
     """What only Semantic Kernel's scopes tell."""
-    if not view.scope_name.startswith(_SCOPES):
+    if not view.scope_name.startswith(HINTS.scopes):
         return None
     facts = Facts(dialect=NAME)
     TABLE.apply(view.attributes, facts)

@@ -6,11 +6,13 @@ Source: strands ``telemetry/tracer.py``. Agent spans repeat the usage of their c
 from __future__ import annotations
 
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_number
+from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import Facts, ObservationType, SpanView
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "strands"
+HINTS = Hints(scopes=("strands",), keys=("gen_ai.system",))
 
 TABLE = Table(
     (
@@ -35,7 +37,7 @@ def read(view: SpanView) -> Facts | None:
     if not view.scope_name.startswith("strands") and view.attributes.get("gen_ai.system") != "strands-agents":
         return None
     facts = Facts(dialect=NAME)
-    TABLE.apply(view.attributes, facts)
+    TABLE.apply(view.attributes, facts, shape_of(view))
     operation = str(view.attributes.get("gen_ai.operation.name") or "")
     facts.type = _OPERATIONS.get(operation)
     if facts.type is None and operation.startswith("invoke_swarm"):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_number, as_text, dump, load
+from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import (
     Chat,
     Content,
@@ -25,9 +26,10 @@ from otel_langfuse.model import (
     Value,
 )
 
-__all__ = ["NAME", "TABLE", "read"]
+__all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "vercel-ai-sdk"
+HINTS = Hints(keys=("ai.operationId",))
 _METADATA = "ai.telemetry.metadata."
 
 
@@ -99,7 +101,7 @@ def read(view: SpanView) -> Facts | None:
     if not isinstance(operation, str):
         return None
     facts = Facts(dialect=NAME)
-    TABLE.apply(view.attributes, facts)
+    TABLE.apply(view.attributes, facts, shape_of(view))
     facts.type = _type(operation)
     if facts.type is ObservationType.TOOL:
         facts.name = as_text(view.attributes.get("ai.toolCall.name"))

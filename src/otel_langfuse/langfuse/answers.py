@@ -19,12 +19,23 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Literal, Protocol
 from urllib.parse import urlsplit
 
 from otel_langfuse.langfuse.transport import Answer, TransportError
 
-__all__ = ["TRACES_PATH", "Action", "Endpoint", "Verdict", "judge", "judge_error"]
+__all__ = [
+    "TRACES_PATH",
+    "Action",
+    "Endpoint",
+    "Judge",
+    "LangfuseJudge",
+    "Verdict",
+    "judge",
+    "judge_error",
+    "location",
+    "retry_after",
+]
 
 TRACES_PATH = "/api/public/otel/v1/traces"
 """Where Langfuse takes OTLP traces, below its site's root."""
@@ -78,6 +89,7 @@ class Verdict:
         after: Seconds that the server asked to wait, or ``None``.
         ambiguous: Whether the spans may have been stored although no success was seen.
         status: The HTTP status, or ``None`` when no answer came.
+        rejected: Spans that the server refused although it took the request; lost for ``reason``.
     """
 
     action: Action
@@ -86,6 +98,41 @@ class Verdict:
     after: float | None = None
     ambiguous: bool = False
     status: int | None = None
+    rejected: int = 0
+
+
+class Judge(Protocol):
+    """Says what answers of one destination mean."""
+
+    @property
+    def destination(self) -> str:
+        """What sentences call it."""
+        ...
+
+    def answer(self, answer: Answer, *, spans: int, wall_clock: Callable[[], float]) -> Verdict:
+        """The verdict on an answer to a request of ``spans`` spans."""
+        ...
+
+    def silence(self, error: TransportError, *, spans: int) -> Verdict:
+        """The verdict on a request that got no answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class LangfuseJudge:
+    """Judges Langfuse's answers, by this module's rules."""
+
+    endpoint: Endpoint
+
+    destination = "Langfuse"
+
+    def answer(self, answer: Answer, *, spans: int, wall_clock: Callable[[], float]) -> Verdict:
+        """See `judge`."""
+        return judge(answer, spans=spans, endpoint=self.endpoint, wall_clock=wall_clock)
+
+    def silence(self, error: TransportError, *, spans: int) -> Verdict:
+        """See `judge_error`."""
+        return judge_error(error, spans=spans, endpoint=self.endpoint)
 
 
 def judge(answer: Answer, *, spans: int, endpoint: Endpoint, wall_clock: Callable[[], float] = time.time) -> Verdict:
@@ -99,7 +146,7 @@ def judge(answer: Answer, *, spans: int, endpoint: Endpoint, wall_clock: Callabl
         message = f"{start} with a web page: something that is not Langfuse answered, a login page or a proxy perhaps"
         return Verdict("permanent", f"{message}; {_PATH_REMEDY}.", "not_langfuse", status=status)
     if status in (408, 429) or status >= 500:
-        after = _retry_after(answer.headers.get("retry-after", ""), wall_clock)
+        after = retry_after(answer.headers.get("retry-after", ""), wall_clock)
         return Verdict(
             "retry", f"{start}; {_RETRY_CAUSES.get(status, _SERVER_TROUBLE)}.", "expired", after,
             status in _UNKNOWN_OUTCOME, status,
@@ -125,7 +172,7 @@ def _permanent(answer: Answer, endpoint: Endpoint) -> tuple[str, str]:
     """Drop reason and sentence of an answer that a resend cannot change."""
     status = answer.status
     if 300 <= status < 400:
-        target = _location(answer.headers.get("location", ""))
+        target = location(answer.headers.get("location", ""))
         where = f" to {target}" if target else ""
         return (
             "redirect",
@@ -182,7 +229,7 @@ def _keys_sentence(endpoint: Endpoint) -> str:
     return f"{cause}; a key pair works in one region only, {_REGIONS}: check that LANGFUSE_BASE_URL is the one of the keys"
 
 
-def _retry_after(value: str, wall_clock: Callable[[], float]) -> float | None:
+def retry_after(value: str, wall_clock: Callable[[], float]) -> float | None:
     """Seconds from either form of ``Retry-After``; ``None`` if there is none that can be read."""
     value = value.strip()
     if value.isascii() and value.isdigit():
@@ -193,7 +240,7 @@ def _retry_after(value: str, wall_clock: Callable[[], float]) -> float | None:
         return None
 
 
-def _location(value: str) -> str:
+def location(value: str) -> str:
     """Scheme, host and path; a query may hold a session, and control characters would forge log lines."""
     try:
         parts = urlsplit(value)

@@ -20,22 +20,26 @@ __all__ = ["write"]
 
 # Metadata names that the server lifts out of metadata (rules section 6: user, session, tags; section 9: tools).
 _LIFTED = frozenset(("langfuse_user_id", "langfuse_session_id", "langfuse_tags", "tools", "langfuse_prompt"))
+_METADATA = "langfuse.observation.metadata."
+_ATTRIBUTE_NAMES: dict[str, str] = {}
+_MAX_NAMES = 4096
 
 
 def write(row: Row) -> dict[str, AttributeValue]:
     """The attributes of the Langfuse copy of a span, in a fixed order."""
     facts = row.facts
     out: dict[str, AttributeValue] = {"langfuse.observation.type": str(facts.type or ObservationType.SPAN)}
-    _put(
-        out,
-        "langfuse.observation.input",
-        input_text(facts.input, facts.system, facts.tools) or lifted_text(row.lifted_input),
-    )
-    _put(out, "langfuse.observation.output", output_text(facts.output) or lifted_text(row.lifted_output))
+    if text := input_text(facts.input, facts.system, facts.tools) or lifted_text(row.lifted_input):
+        out["langfuse.observation.input"] = text
+    if text := output_text(facts.output) or lifted_text(row.lifted_output):
+        out["langfuse.observation.output"] = text
     _model(out, facts)
-    _put(out, "langfuse.observation.level", facts.level)
-    _put(out, "langfuse.observation.status_message", facts.status_message)
-    _put(out, "langfuse.observation.completion_start_time", _iso(facts.first_token_ns))
+    if facts.level:
+        out["langfuse.observation.level"] = facts.level
+    if facts.status_message:
+        out["langfuse.observation.status_message"] = facts.status_message
+    if facts.first_token_ns is not None:
+        _put(out, "langfuse.observation.completion_start_time", _iso(facts.first_token_ns))
     if facts.prompt is not None and facts.type is ObservationType.GENERATION:
         out["langfuse.observation.prompt.name"] = facts.prompt.name
         out["langfuse.observation.prompt.version"] = facts.prompt.version
@@ -56,16 +60,21 @@ def _put(out: dict[str, AttributeValue], key: str, value: str | None) -> None:
 def _model(out: dict[str, AttributeValue], facts: Facts) -> None:
     """Model, parameters, usage, cost (sections 10 to 12); a failed call without usage costs 0: nothing is invented."""
     _put(out, "langfuse.observation.model.name", facts.model)
-    parameters = {key: _parameter(value) for key, value in facts.parameters.items() if finite(value) is not None}
-    if parameters:
-        out["langfuse.observation.model.parameters"] = dump(parameters)
+    if facts.parameters:
+        parameters = {
+            key: value if type(value) is int else _parameter(value)
+            for key, value in facts.parameters.items()
+            if type(value) is int or finite(value) is not None
+        }
+        if parameters:
+            out["langfuse.observation.model.parameters"] = dump(parameters)
     usage = buckets(facts.usage) if facts.usage is not None else {}
     if usage:
         out["langfuse.observation.usage_details"] = dump(usage)  # type: ignore[arg-type]  # ints are JSON
     cost = facts.cost
-    is_call = facts.type is not None and facts.type.is_model_call
-    if cost is None and not usage and is_call and (facts.level or "").upper() == "ERROR":
-        cost = {"input": 0, "output": 0, "total": 0}
+    if cost is None and not usage and (facts.level or "").upper() == "ERROR":
+        is_call = facts.type is not None and facts.type.is_model_call
+        cost = {"input": 0, "output": 0, "total": 0} if is_call else None
     if cost:
         out["langfuse.observation.cost_details"] = dump(cost)  # type: ignore[arg-type]  # numbers are JSON
 
@@ -92,20 +101,37 @@ def _context(out: dict[str, AttributeValue], row: Row) -> None:
 def _metadata(out: dict[str, AttributeValue], row: Row) -> None:
     """Observation and trace metadata (section 13); trace metadata of a child never shows, so it is written per span."""
     facts = row.facts
-    prefix = "langfuse.observation.metadata."
-    for name, text in (*row.note.items(), ("operation", facts.operation), ("provider", facts.provider)):
-        _put(out, prefix + name, text)
-    _put(out, prefix + "response_id", facts.response_id)
-    if facts.response_model and facts.request_model not in (None, facts.response_model):
-        _put(out, prefix + "request_model", facts.request_model)
-    _put(out, prefix + "conversation_id", facts.conversation)
+    for name, text in row.note.items():
+        _put(out, _METADATA + name, text)
+    if facts.operation:
+        out["langfuse.observation.metadata.operation"] = facts.operation
+    if facts.provider:
+        out["langfuse.observation.metadata.provider"] = facts.provider
+    if facts.response_id:
+        out["langfuse.observation.metadata.response_id"] = facts.response_id
+    if facts.response_model and facts.request_model and facts.request_model != facts.response_model:
+        out["langfuse.observation.metadata.request_model"] = facts.request_model
+    if facts.conversation:
+        out["langfuse.observation.metadata.conversation_id"] = facts.conversation
     for name, text in facts.metadata.items():
-        _put(out, prefix + _renamed(name), text)
-    for key, value in row.view.attributes.items():
-        if key not in facts.consumed:
-            _put(out, prefix + _renamed(key), as_text(value))
+        if text:
+            out[_METADATA + _renamed(name)] = text
+    consumed, attributes = facts.consumed, row.view.attributes
+    for key in [key for key in attributes if key not in consumed]:
+        value = attributes[key]
+        shown = value if type(value) is str else as_text(value)
+        if shown:
+            out[_ATTRIBUTE_NAMES.get(key) or _attribute_name(key)] = shown
     for name, text in row.trace_metadata.items():
         _put(out, "langfuse.trace.metadata." + _renamed(name), text)
+
+
+def _attribute_name(key: str) -> str:
+    """The name under which an attribute shows as metadata; kept, because the same attributes recur."""
+    name = _METADATA + _renamed(key)
+    if len(_ATTRIBUTE_NAMES) < _MAX_NAMES:
+        _ATTRIBUTE_NAMES[key] = name
+    return name
 
 
 def _renamed(name: str) -> str:

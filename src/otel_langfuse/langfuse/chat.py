@@ -80,18 +80,24 @@ def _input_messages(content: Content | None, system: Content | None) -> Json:
         opened = load(content.text)
         given = opened if isinstance(opened, list) else [{"role": "user", "content": content.text}]
     assert isinstance(given, list)
+    if not isinstance(system, Chat):
+        return given
     has_system = any(isinstance(item, dict) and item.get("role") in ("system", "developer") for item in given)
-    if isinstance(system, Chat) and not has_system:
-        return [*_messages(system.messages), *given]
-    return given
+    return given if has_system else [*_messages(system.messages), *given]
 
 
 def _messages(messages: Sequence[Message]) -> list[Json]:
-    return [item for message in messages for item in _message(message)]
+    out: list[Json] = []
+    for message in messages:
+        out += _message(message)
+    return out
 
 
 def _message(message: Message) -> list[Json]:
     """One message in OpenAI's shape; several when it carries more than one tool answer."""
+    parts = message.parts
+    if len(parts) == 1 and type(parts[0]) is Text and not message.name:
+        return [{"role": message.role, "content": parts[0].content}]
     answers: list[Json] = []
     content: list[Json] = []
     calls: list[Json] = []

@@ -99,13 +99,23 @@ class Connections:
         proxy: URL of the proxy, or ``None``.
         ca_file: PEM file of the certificate authorities to trust instead of the system's.
         hosts: Hosts whose connections are kept.
+        certificate: PEM files of a client certificate and its key; one file may hold both.
 
     Raises:
-        TransportError: The CA file or the proxy's URL cannot be used.
+        TransportError: The CA file, the client certificate or the proxy's URL cannot be used.
     """
 
-    def __init__(self, *, proxy: str | None, ca_file: str | None, hosts: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        proxy: str | None,
+        ca_file: str | None,
+        hosts: int = 1,
+        certificate: tuple[str, str | None] | None = None,
+    ) -> None:
         context = _trust(ca_file)
+        if certificate is not None:
+            _show(context, *certificate)
         self._manager: urllib3.PoolManager
         if proxy is None:
             self._manager = urllib3.PoolManager(num_pools=hosts, maxsize=1, ssl_context=context)
@@ -158,6 +168,14 @@ def _trust(ca_file: str | None) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=ca_file)
     except (OSError, ValueError) as error:
         message = f"the CA file {ca_file} cannot be used ({type(error).__name__})"
+        raise TransportError("tls", message) from None
+
+
+def _show(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ValueError) as error:
+        message = f"the client certificate {certificate} cannot be used ({type(error).__name__})"
         raise TransportError("tls", message) from None
 
 

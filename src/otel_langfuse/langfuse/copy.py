@@ -47,9 +47,9 @@ class TextMasker(Protocol):
         """The text without what must not leave."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
-    """A span as Langfuse gets it, masked and not encoded yet.
+    """A span as Langfuse gets it, masked and not encoded yet. One is made for every row; nobody changes it.
 
     Attributes:
         media: Large media whose tokens stand in the attributes, once per field.

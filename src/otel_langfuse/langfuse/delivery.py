@@ -24,7 +24,7 @@ from functools import partial
 from typing import Any
 
 from otel_langfuse.counters import Counters, OncePerInterval
-from otel_langfuse.langfuse.answers import Endpoint
+from otel_langfuse.langfuse.answers import Endpoint, Judge, LangfuseJudge
 from otel_langfuse.langfuse.backlog import NEVER, Backlog, Batch
 from otel_langfuse.langfuse.custody import NOBODY, Custodian
 from otel_langfuse.langfuse.dispatch import Dispatcher, Outcome
@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 
 _LEAST_TIMEOUT = 0.05
 _JOIN_TIMEOUT = 1.0
-_FULL_REMEDY = "The queue is full: Langfuse takes spans more slowly than they come, or not at all; see the last error."
+_FULL_REMEDY = "The queue is full: {} takes spans more slowly than they come, or not at all; see the last error."
 _LATE_REMEDY = "They ended after shutdown."
-_SHUTDOWN_REMEDY = "Langfuse did not take them before the deadline of shutdown; see the last error."
+_SHUTDOWN_REMEDY = "They were not taken by {} before the deadline of shutdown; see the last error."
 _BUG_REMEDY = "This is a bug in otel-langfuse; please report it with the log lines around this one."
 
 
@@ -61,6 +61,7 @@ class Delivery:
         max_age: Seconds after its first failure in which a request is retried.
         custodian: Keeps sealed requests beyond this process. With a durable one, what is left at shutdown is no loss.
         name: Names the thread and the log lines.
+        judge: Says what an answer means; Langfuse's own at ``endpoint`` if not given.
         clock: Monotonic seconds; decides all that depends on time.
         wall_clock: Seconds since the epoch, for dates in answers and in ``status``.
         wait: Waits on a condition, as ``threading.Condition.wait`` does; a fake clock brings its own.
@@ -86,6 +87,7 @@ class Delivery:
         wall_clock: Callable[[], float] = time.time,
         wait: Callable[[threading.Condition, float | None], bool] = threading.Condition.wait,
         random: Callable[[], float] = random_module.random,
+        judge: Judge | None = None,
     ) -> None:
         self._counters = counters
         self._flush_interval = flush_interval
@@ -97,10 +99,13 @@ class Delivery:
         self._wall_clock = wall_clock
         self._wait = wait
         self._new_backlog = partial(Backlog, limit=queue_bytes, batch_spans=max(flush_at, 1), batch_bytes=request_bytes)
+        judge = judge or LangfuseJudge(endpoint or Endpoint())
+        self._destination = judge.destination
         self._new_dispatcher = partial(
             Dispatcher,
             transport,
             endpoint=endpoint or Endpoint(),
+            judge=judge,
             counters=counters,
             max_age=max_age,
             clock=clock,
@@ -108,6 +113,7 @@ class Delivery:
             random=random,
         )
         self._closed = False
+        self._ending = False
         self._start_empty()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_forked(weakref.WeakMethod(self.after_fork_in_child)))
@@ -131,23 +137,45 @@ class Delivery:
             self._changed.notify_all()
 
     def force_flush(self, timeout: float) -> bool:
-        """Whether everything offered before has been delivered or dropped within ``timeout`` seconds."""
+        """Whether everything offered before has been delivered or dropped within ``timeout`` seconds.
+
+        What ``shutdown`` gave up was neither: it is ``False`` then.
+        """
         if os.getpid() != self._pid:
             self.after_fork_in_child()
         deadline = self._clock() + timeout
-        with self._changed:
-            batch = self._backlog.take()
-            last = self._backlog.last_ticket
-            self._start_thread()
-        if batch is not None:
-            self._seal(batch)
+        last = self.hasten()
         with self._changed:
             while not self._backlog.settled(last):
                 left = deadline - self._clock()
                 if left <= 0:
                     return False
                 self._wait(self._changed, left)
-        return True
+            return not self._lost
+
+    def hasten(self) -> int:
+        """Sends what was offered before without waiting for more, and returns at once; the last ticket of it."""
+        with self._changed:
+            batch = self._backlog.take()
+            last = self._backlog.last_ticket
+            self._start_thread()
+        if batch is not None:
+            self._seal(batch)
+        return last
+
+    def close(self, timeout: float) -> None:
+        """Begins what ``shutdown`` ends, and returns at once, so that several deliveries can end side by side.
+
+        Args:
+            timeout: Seconds from now that all of it may take. A second call changes nothing.
+        """
+        with self._changed:
+            if not self._closed:
+                self._closed = True
+                self._deadline = self._clock() + timeout
+                self._resume_at = 0.0
+                self._backlog.hurry()
+                self._changed.notify_all()
 
     def shutdown(self, timeout: float) -> bool:
         """Takes no more spans, delivers the rest within ``timeout`` seconds and drops what is left then.
@@ -160,14 +188,9 @@ class Delivery:
         """
         if os.getpid() != self._pid:
             self.after_fork_in_child()
+        self.close(timeout)
         with self._changed:
-            first = not self._closed
-            if first:
-                self._closed = True
-                self._deadline = self._clock() + timeout
-                self._resume_at = 0.0
-                self._backlog.hurry()
-                self._changed.notify_all()
+            first, self._ending = not self._ending, True
             thread = self._thread
         if thread is None and first:
             self._run()  # Spans without a thread: none could be started, the interpreter is going down.
@@ -175,7 +198,7 @@ class Delivery:
         if self._custodian.durable:
             self._counters.count("left_in_journal", lost)
         else:
-            self._counters.drop("shutdown", lost, _SHUTDOWN_REMEDY)
+            self._counters.drop("shutdown", lost, _SHUTDOWN_REMEDY.format(self._destination))
         if thread is not None and not self._lost and thread is not threading.current_thread():
             thread.join(_JOIN_TIMEOUT)
         return not self._lost
@@ -233,7 +256,8 @@ class Delivery:
         if refused and closed and self._custodian.durable:
             self._counters.count("left_in_journal", len(refused))
         elif refused:
-            self._counters.drop("shutdown" if closed else "queue_full", len(refused), _LATE_REMEDY if closed else _FULL_REMEDY)
+            remedy = _LATE_REMEDY if closed else _FULL_REMEDY.format(self._destination)
+            self._counters.drop("shutdown" if closed else "queue_full", len(refused), remedy)
             self._custodian.lost(refused)
         return position, batch
 

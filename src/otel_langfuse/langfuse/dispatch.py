@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from otel_langfuse.counters import Counters
-from otel_langfuse.langfuse.answers import Endpoint, Verdict, judge, judge_error
+from otel_langfuse.langfuse.answers import Endpoint, Judge, LangfuseJudge, Verdict
 from otel_langfuse.langfuse.request import Request
 from otel_langfuse.langfuse.splitting import cut, halves
 from otel_langfuse.langfuse.transport import Transport, TransportError
@@ -66,6 +66,7 @@ class Dispatcher:
         clock: Monotonic seconds.
         wall_clock: Seconds since the epoch, for dates in ``Retry-After``.
         random: Uniform in [0, 1), for jitter.
+        judge: Says what an answer means; Langfuse's own at ``endpoint`` if not given.
     """
 
     def __init__(
@@ -78,9 +79,10 @@ class Dispatcher:
         clock: Callable[[], float],
         wall_clock: Callable[[], float],
         random: Callable[[], float],
+        judge: Judge | None = None,
     ) -> None:
         self._transport = transport
-        self._endpoint = endpoint
+        self._judge = judge or LangfuseJudge(endpoint)
         self._counters = counters
         self._max_age = max_age
         self._clock = clock
@@ -95,9 +97,9 @@ class Dispatcher:
         try:
             answer = self._transport.post(request.body, compressed=request.compressed, timeout=timeout)
         except TransportError as error:
-            verdict = judge_error(error, spans=request.spans, endpoint=self._endpoint)
+            verdict = self._judge.silence(error, spans=request.spans)
         else:
-            verdict = judge(answer, spans=request.spans, endpoint=self._endpoint, wall_clock=self._wall_clock)
+            verdict = self._judge.answer(answer, spans=request.spans, wall_clock=self._wall_clock)
         request.attempts += 1
         request.outcome_unknown = verdict.ambiguous
         if verdict.action != "retry":
@@ -105,7 +107,13 @@ class Dispatcher:
         if verdict.action not in ("split", "isolate"):
             self._refusals = 0
         if verdict.action == "delivered":
-            return Outcome(delivered=request.spans, status=verdict.status)
+            return Outcome(
+                delivered=request.spans - verdict.rejected,
+                dropped=verdict.rejected,
+                reason=verdict.reason,
+                message=verdict.message,
+                status=verdict.status,
+            )
         if verdict.action == "retry":
             return self._retry(request, verdict)
         if verdict.action == "permanent":

@@ -38,7 +38,7 @@ _MARK = ";base64,"
 # bound, so that text made of beginnings costs no more than other text.
 _HEAD = re.compile(
     r"data:(?<!\\u[0-9a-fA-F]{2}data:)(?<!\\u[0-9a-fA-F]{3}data:)"
-    r"(?:([\w.+-]{1,127}+)\\{0,64}/([\w.+-]{1,127}))?"
+    r"(?:([\w.+-]{1,127}+)\\{0,64}/((?:[\w.+-]|\\{1,64}u002[bB]){1,127}))?"
     r'(?:;[^\s;,"\\]{1,200}){0,4};base64,',
     re.ASCII,
 )
@@ -105,10 +105,10 @@ def extract(attributes: Mapping[str, AttributeValue], bound: int) -> tuple[dict[
     """
     out = dict(attributes)
     found: dict[tuple[bytes, str, str], Media] = {}
-    for key, value in attributes.items():
-        if not isinstance(value, str) or len(value) <= bound or _MARK not in value or not (place := _place(key)):
-            continue
-        out[key] = _replaced(value, bound, place, found)
+    for key in [key for key, value in attributes.items() if isinstance(value, str) and len(value) > bound]:
+        value = attributes[key]
+        if isinstance(value, str) and _MARK in value and (place := _place(key)):
+            out[key] = _replaced(value, bound, place, found)
     return out, tuple(found.values())
 
 
@@ -148,7 +148,7 @@ def _replaced(text: str, bound: int, place: str, found: dict[tuple[bytes, str, s
         data = _decoded(text, head.end(), at, bound)
         if data is None:
             continue
-        mime = f"{head[1]}/{head[2]}".lower() if head[1] else _NO_TYPE
+        mime = f"{head[1]}/{_BACKSLASHES.sub('', _JSON_HEX.sub(_character, head[2]))}".lower() if head[1] else _NO_TYPE
         mime = _TYPES.get(mime, mime)
         digest = hashlib.sha256(data).digest()
         media = found.setdefault((digest, mime, place), Media(mime, data, digest, place))

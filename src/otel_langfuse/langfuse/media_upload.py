@@ -32,11 +32,12 @@ from otel_langfuse.langfuse.media_api import MediaApi, MediaError, Owner, Stored
 from otel_langfuse.langfuse.wire import EncodedSpan
 from otel_langfuse.settings import Settings
 
-__all__ = ["Deliver", "MediaStore", "MediaUploader"]
+__all__ = ["Deliver", "Lost", "MediaStore", "MediaUploader"]
 
 logger = logging.getLogger(__name__)
 
 Deliver = Callable[[EncodedSpan], None]
+Lost = Callable[[Draft], None]
 
 _QUEUE_BYTES = 64 * 1024 * 1024
 _REMEMBERED = 10_000
@@ -80,6 +81,7 @@ class MediaUploader:
         timeout: Seconds for one request.
         queue_bytes: Bound of the queue.
         clock: Monotonic seconds.
+        lost: Told of a span that could not be encoded, after it was counted.
     """
 
     _thread: threading.Thread | None
@@ -98,7 +100,9 @@ class MediaUploader:
         timeout: float = 5.0,
         queue_bytes: int = _QUEUE_BYTES,
         clock: Callable[[], float] = time.monotonic,
+        lost: Lost | None = None,
     ) -> None:
+        self._lost = lost
         self._store = store
         self._counters = counters
         self._timeout = timeout
@@ -110,7 +114,7 @@ class MediaUploader:
             os.register_at_fork(after_in_child=_forked(weakref.WeakMethod(self._start_empty)))
 
     @classmethod
-    def of(cls, settings: Settings, counters: Counters) -> MediaUploader:
+    def of(cls, settings: Settings, counters: Counters, lost: Lost | None = None) -> MediaUploader:
         """The uploader to the Langfuse project that the settings name."""
         store = None
         if settings.media_upload and settings.configured:
@@ -121,7 +125,7 @@ class MediaUploader:
                 ca_file=settings.ca_file,
                 headers=settings.headers,
             )
-        return cls(store, counters=counters, timeout=settings.timeout)
+        return cls(store, counters=counters, timeout=settings.timeout, lost=lost)
 
     def submit(self, draft: Draft, deliver: Deliver) -> None:
         """Takes a span; ``deliver`` gets it once its media are stored or given up.
@@ -280,6 +284,8 @@ class MediaUploader:
                 # The message of an error may quote content; its type cannot.
                 logger.warning("otel-langfuse: %s while encoding a span with media", type(error).__name__)
             self._counters.drop("encoding_failed", 1, _BUG_REMEDY)
+            if self._lost is not None:
+                self._lost(waiting.draft)
         with self._changed:
             self._bytes -= waiting.size
             self._finished += 1

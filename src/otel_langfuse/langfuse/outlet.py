@@ -12,7 +12,7 @@ from otel_langfuse.langfuse.answers import Endpoint
 from otel_langfuse.langfuse.copy import TextMasker
 from otel_langfuse.langfuse.custody import NOBODY, Custodian
 from otel_langfuse.langfuse.delivery import Delivery
-from otel_langfuse.langfuse.media_upload import MediaUploader
+from otel_langfuse.langfuse.media_upload import Lost, MediaUploader
 from otel_langfuse.langfuse.transport import HttpTransport, Transport
 from otel_langfuse.settings import Settings
 
@@ -79,6 +79,10 @@ def delivery_of(
     )
 
 
-def media_of(settings: Settings, counters: Counters, transport: Transport | None = None) -> MediaUploader:
+def media_of(
+    settings: Settings, counters: Counters, transport: Transport | None = None, *, lost: Lost | None = None
+) -> MediaUploader:
     """The way of large media to Langfuse; a transport of the caller's own stands for a network that is not there."""
-    return MediaUploader.of(settings, counters) if transport is None else MediaUploader(None, counters=counters)
+    if transport is not None:
+        return MediaUploader(None, counters=counters, lost=lost)
+    return MediaUploader.of(settings, counters, lost=lost)

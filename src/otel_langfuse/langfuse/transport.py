@@ -29,9 +29,11 @@ __all__ = [
     "BODY_LIMIT",
     "Answer",
     "ErrorKind",
+    "HttpPost",
     "HttpTransport",
     "Transport",
     "TransportError",
+    "plain_headers",
     "proxy_for",
     "sdk_headers",
     "uninstrumented",
@@ -87,7 +89,7 @@ class Transport(Protocol):
         ...
 
 
-class HttpTransport:
+class HttpPost:
     """HTTP/1.1 with keep-alive to one URL.
 
     Connections belong to one process: after a fork the child opens its own. The proxy comes from ``HTTPS_PROXY``,
@@ -100,34 +102,30 @@ class HttpTransport:
 
     Args:
         url: The full URL of the traces endpoint.
-        public_key: The project's public key.
-        secret_key: The project's secret key.
+        headers: What every request says; names in lower case. The encoding is told per request.
         ca_file: PEM file of the certificate authorities to trust instead of the system's.
-        headers: Further headers; those that this class sets itself win.
+        certificate: PEM files of a client certificate and its key, if the server asks for one.
     """
 
     def __init__(
         self,
         url: str,
         *,
-        public_key: str,
-        secret_key: str,
+        headers: Mapping[str, str],
         ca_file: str | None = None,
-        headers: Mapping[str, str] | None = None,
+        certificate: tuple[str, str | None] | None = None,
     ) -> None:
         self._url = url
         self._ca_file = ca_file
-        self._headers = sdk_headers(public_key, secret_key, headers) | {
-            "content-type": "application/x-protobuf",
-            "x-langfuse-ingestion-version": "4",
-        }
+        self._certificate = certificate
+        self._headers = dict(headers) | {"content-type": "application/x-protobuf"}
         self._lock = threading.Lock()
         self._connections: Connections | None = None
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
         parts = urlsplit(self._url)
-        return f"HttpTransport({parts.scheme}://{parts.hostname}{parts.path})"
+        return f"{type(self).__name__}({parts.scheme}://{parts.hostname}{parts.path})"
 
     def post(self, body: bytes, *, compressed: bool, timeout: float) -> Answer:
         """Sends ``body`` once; see ``Transport.post``."""
@@ -154,17 +152,49 @@ class HttpTransport:
             if self._connections is None:
                 from otel_langfuse.langfuse.connections import Connections
 
-                self._connections = Connections(proxy=proxy_for(self._url), ca_file=self._ca_file)
+                self._connections = Connections(
+                    proxy=proxy_for(self._url), ca_file=self._ca_file, certificate=self._certificate
+                )
             return self._connections
+
+
+class HttpTransport(HttpPost):
+    """The way to a Langfuse project.
+
+    Args:
+        url: The full URL of the traces endpoint.
+        public_key: The project's public key.
+        secret_key: The project's secret key.
+        ca_file: PEM file of the certificate authorities to trust instead of the system's.
+        headers: Further headers; those that this class sets itself win.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        public_key: str,
+        secret_key: str,
+        ca_file: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        ours = sdk_headers(public_key, secret_key, headers) | {"x-langfuse-ingestion-version": "4"}
+        super().__init__(url, headers=ours, ca_file=ca_file)
 
 
 def sdk_headers(public_key: str, secret_key: str, more: Mapping[str, str] | None) -> dict[str, str]:
     """What every request to Langfuse says; names in lower case, ``more`` loses to what is set here."""
     token = base64.b64encode(f"{public_key}:{secret_key}".encode()).decode("ascii")
-    headers = {name.lower(): value for name, value in (more or {}).items()} | {
+    return plain_headers(more) | {
         "authorization": f"Basic {token}",
         "x-langfuse-sdk-name": "otel-langfuse",
         "x-langfuse-sdk-version": _version(),
+    }
+
+
+def plain_headers(more: Mapping[str, str] | None) -> dict[str, str]:
+    """What every request says to anybody; names in lower case, ``more`` loses to what is set here."""
+    headers = {name.lower(): value for name, value in (more or {}).items()} | {
         "accept-encoding": "identity",
         "user-agent": f"otel-langfuse/{_version()}",
     }

@@ -11,10 +11,19 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["EncodedSpan", "assemble", "encode_key_values", "encode_resource", "encode_scope", "encode_span"]
+__all__ = [
+    "EncodedSpan",
+    "assemble",
+    "delimited",
+    "encode_key_values",
+    "encode_resource",
+    "encode_scope",
+    "encode_span",
+    "varint",
+]
 
 _DOUBLE = struct.Struct("<d")
-_FIXED64 = struct.Struct("<Q")
+_TIMES = struct.Struct("<BQBQ")  # start and end, each behind its tag
 
 _KEYS: dict[str, bytes] = {}  # encoded attribute keys: there are few, and they recur on every span
 _MAX_KEYS = 4096
@@ -32,6 +41,8 @@ class EncodedSpan:
         resource: A ``Resource`` message, shared between the spans of one resource.
         scope: An ``InstrumentationScope`` message, shared likewise.
         span: A ``Span`` message.
+        resource_schema: What follows the resource in its group: the field with its schema URL, or nothing.
+        scope_schema: Likewise for the scope.
     """
 
     trace_id: bytes
@@ -39,6 +50,8 @@ class EncodedSpan:
     resource: bytes
     scope: bytes
     span: bytes
+    resource_schema: bytes = b""
+    scope_schema: bytes = b""
 
     @property
     def size(self) -> int:
@@ -49,7 +62,8 @@ class EncodedSpan:
 _SMALL = tuple(bytes((value,)) for value in range(0x80))
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """A number of protobuf's wire format, not negative."""
     if value < 0x80:
         return _SMALL[value]
     if value < 0x4000:
@@ -62,43 +76,60 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def _delimited(tag: bytes, body: bytes) -> bytes:
-    return tag + _varint(len(body)) + body
+def delimited(tag: bytes, body: bytes) -> bytes:
+    """A field that says its length."""
+    return tag + varint(len(body)) + body
 
 
 def _any_value(value: AttributeValue) -> bytes:
     """An ``AnyValue`` message (common.proto): string 1, bool 2, int 3, double 4, array 5."""
     if isinstance(value, str):
-        return _delimited(b"\x0a", value.encode("utf-8", "replace"))
+        return delimited(b"\x0a", value.encode("utf-8", "replace"))
     if isinstance(value, bool):
         return b"\x10\x01" if value else b"\x10\x00"
     if isinstance(value, int):
-        return b"\x18" + _varint(value & 0xFFFFFFFFFFFFFFFF)
+        return b"\x18" + varint(value & 0xFFFFFFFFFFFFFFFF)
     if isinstance(value, float):
         return b"\x21" + _DOUBLE.pack(value)
-    return _delimited(b"\x2a", b"".join(_delimited(b"\x0a", _any_value(item)) for item in value))
+    return delimited(b"\x2a", b"".join(delimited(b"\x0a", _any_value(item)) for item in value))
+
+
+# What stands between a key and a short text: tag and length of the value, tag and length of the text in it.
+_SHORT = tuple(bytes((0x12, length + 2, 0x0A, length)) for length in range(0x7E))
+
+
+def _encoded_key(key: str) -> bytes:
+    name = delimited(b"\x0a", key.encode("utf-8", "replace"))
+    if len(_KEYS) < _MAX_KEYS:
+        _KEYS[key] = name
+    return name
+
+
+def _add_key_values(parts: list[bytes], tag: bytes, attributes: Mapping[str, AttributeValue]) -> None:
+    """Appends the pieces of ``KeyValue`` messages: content is copied once, when all pieces are joined."""
+    for key, value in attributes.items():
+        name = _KEYS.get(key) or _encoded_key(key)
+        if type(value) is str:
+            text = value.encode("utf-8", "replace")
+            size = len(text)
+            whole = len(name) + 4 + size
+            if whole < 0x80:  # then every length is one byte: nearly all attributes but content
+                parts += (tag, _SMALL[whole], name, _SHORT[size], text)
+                continue
+            inner = varint(size)
+            outer = varint(1 + len(inner) + size)
+            length = varint(len(name) + 1 + len(outer) + 1 + len(inner) + size)
+            parts += (tag, length, name, b"\x12", outer, b"\x0a", inner, text)
+        else:
+            wrapped = _any_value(value)
+            outer = varint(len(wrapped))
+            parts += (tag, varint(len(name) + 1 + len(outer) + len(wrapped)), name, b"\x12", outer, wrapped)
 
 
 def encode_key_values(tag: bytes, attributes: Mapping[str, AttributeValue]) -> bytes:
     """``KeyValue`` messages under ``tag``, in the mapping's order."""
     parts: list[bytes] = []
-    for key, value in attributes.items():
-        name = _KEYS.get(key)
-        if name is None:
-            name = _delimited(b"\x0a", key.encode("utf-8", "replace"))
-            if len(_KEYS) < _MAX_KEYS:
-                _KEYS[key] = name
-        if type(value) is str:
-            # Written out for the commonest case: content is copied once, into the joined result.
-            text = value.encode("utf-8", "replace")
-            inner = _varint(len(text))
-            outer = _varint(1 + len(inner) + len(text))
-            length = _varint(len(name) + 1 + len(outer) + 1 + len(inner) + len(text))
-            parts += (tag, length, name, b"\x12", outer, b"\x0a", inner, text)
-        else:
-            wrapped = _any_value(value)
-            outer = _varint(len(wrapped))
-            parts += (tag, _varint(len(name) + 1 + len(outer) + len(wrapped)), name, b"\x12", outer, wrapped)
+    _add_key_values(parts, tag, attributes)
     return b"".join(parts)
 
 
@@ -109,8 +140,8 @@ def encode_resource(attributes: Mapping[str, AttributeValue]) -> bytes:
 
 def encode_scope(name: str, version: str) -> bytes:
     """An ``InstrumentationScope`` message."""
-    out = _delimited(b"\x0a", name.encode("utf-8", "replace")) if name else b""
-    return out + (_delimited(b"\x12", version.encode("utf-8", "replace")) if version else b"")
+    out = delimited(b"\x0a", name.encode("utf-8", "replace")) if name else b""
+    return out + (delimited(b"\x12", version.encode("utf-8", "replace")) if version else b"")
 
 
 def encode_span(
@@ -127,32 +158,35 @@ def encode_span(
     status_message: str,
 ) -> bytes:
     """A ``Span`` message. An empty ``parent_id`` leaves the field out: eight zero bytes would count as a parent."""
-    parts = [_delimited(b"\x0a", trace_id), _delimited(b"\x12", span_id)]
+    parts = [b"\x0a", _SMALL[len(trace_id)], trace_id, b"\x12", _SMALL[len(span_id)], span_id]
     if parent_id:
-        parts.append(_delimited(b"\x22", parent_id))
-    parts += (_delimited(b"\x2a", name.encode("utf-8", "replace")), b"\x30", _varint(kind))
-    parts += (b"\x39", _FIXED64.pack(start_ns), b"\x41", _FIXED64.pack(end_ns))
-    parts.append(encode_key_values(b"\x4a", attributes))
+        parts += (b"\x22", _SMALL[len(parent_id)], parent_id)
+    text = name.encode("utf-8", "replace")
+    parts += (b"\x2a", varint(len(text)), text, b"\x30", varint(kind), _TIMES.pack(0x39, start_ns, 0x41, end_ns))
+    _add_key_values(parts, b"\x4a", attributes)
     if status_code or status_message:
-        status = _delimited(b"\x12", status_message.encode("utf-8", "replace")) if status_message else b""
+        status = delimited(b"\x12", status_message.encode("utf-8", "replace")) if status_message else b""
         if status_code:
-            status += b"\x18" + _varint(status_code)
-        parts.append(_delimited(b"\x7a", status))
+            status += b"\x18" + varint(status_code)
+        parts.append(delimited(b"\x7a", status))
     return b"".join(parts)
 
 
 def assemble(spans: Iterable[EncodedSpan]) -> bytes:
     """An ``ExportTraceServiceRequest`` with the spans grouped by resource, then scope, each in order of arrival."""
-    grouped: dict[bytes, dict[bytes, list[bytes]]] = {}
+    grouped: dict[tuple[bytes, bytes], dict[tuple[bytes, bytes], list[bytes]]] = {}
     for span in spans:
-        grouped.setdefault(span.resource, {}).setdefault(span.scope, []).append(span.span)
+        scopes = grouped.setdefault((span.resource, span.resource_schema), {})
+        scopes.setdefault((span.scope, span.scope_schema), []).append(span.span)
     out: list[bytes] = []
-    for resource, scopes in grouped.items():
-        body: list[bytes] = [_delimited(b"\x0a", resource)]
-        for scope, bodies in scopes.items():
-            inner: list[bytes] = [_delimited(b"\x0a", scope)]
+    for (resource, resource_schema), scopes in grouped.items():
+        body: list[bytes] = [delimited(b"\x0a", resource)]
+        for (scope, scope_schema), bodies in scopes.items():
+            inner: list[bytes] = [delimited(b"\x0a", scope)]
             for span_body in bodies:
-                inner += (b"\x12", _varint(len(span_body)), span_body)
-            body += (b"\x12", _varint(sum(map(len, inner))), *inner)
-        out += (b"\x0a", _varint(sum(map(len, body))), *body)
+                inner += (b"\x12", varint(len(span_body)), span_body)
+            inner.append(scope_schema)
+            body += (b"\x12", varint(sum(map(len, inner))), *inner)
+        body.append(resource_schema)
+        out += (b"\x0a", varint(sum(map(len, body))), *body)
     return b"".join(out)

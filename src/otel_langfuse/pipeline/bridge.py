@@ -27,8 +27,6 @@ __all__ = ["Pipeline"]
 
 logger = logging.getLogger(__name__)
 
-_UNSEEN = "span that never came"
-
 
 class Pipeline:
     """Turns spans into rows. Not thread-safe: one thread owns it.
@@ -60,7 +58,7 @@ class Pipeline:
         self._clock = clock
         self._may_log = OncePerInterval(60.0, clock)
         self._joiner = Joiner(self._counters, options.max_open)
-        self._traces = Traces(options.linger, options.max_open, options.max_nodes)
+        self._traces = Traces(options.linger, options.max_open, options.max_nodes, options.max_ids)
         policy = Policy(options.keep, options.drop, should_export, self._report)
         self._recogniser = Recogniser(options, policy, self._report)
         self._enricher = Enricher(options, self._recogniser.look, self._may_log)
@@ -102,8 +100,11 @@ class Pipeline:
 
     def knows(self, trace_id: bytes, span_id: bytes) -> bool:
         """Whether a span has been seen, and is remembered."""
-        node = self._traces.find(trace_id, span_id)
-        return node is not None and not node.expected
+        return self._traces.is_known(trace_id, span_id)
+
+    def owe(self, trace_id: bytes, span_id: bytes) -> None:
+        """An earlier process has promised this span: it is kept when it comes."""
+        self._traces.owe(trace_id, span_id)
 
     def has_content_for(self, trace_id: bytes, span_id: bytes) -> bool:
         """Whether content is held for a span that has not ended yet."""
@@ -111,7 +112,7 @@ class Pipeline:
 
     def content(self, record: LogView) -> None:
         """Notes content for a span that has not ended yet."""
-        if self._options.capture_content and self._options.samples(record.trace_id):
+        if record.has_content and self._options.capture_content and self._options.samples(record.trace_id):
             self._joiner.add(record, self._clock())
 
     def ended(self, view: SpanView) -> None:
@@ -121,6 +122,11 @@ class Pipeline:
             self._leave_out(view)
             return
         self._counters.count("spans_in")
+        self._recogniser.advance()
+        if self._options.max_ids and self._traces.was_written(view.trace_id, view.span_id):
+            self._counters.count("repeated_span")
+            self._leave_out(view)
+            return
         trace = self._traces.of(view.trace_id, self._clock())
         node = trace.nodes.get(view.span_id) or self._traces.add(trace, view.span_id, view.parent_id, view.start_ns)
         if node.expected:
@@ -149,6 +155,7 @@ class Pipeline:
     def tick(self) -> None:
         """Ends waits that are over and forgets traces that are done; call about once a second."""
         now = self._clock()
+        self._recogniser.advance()
         self._calls.release(now)
         self._joiner.expire(now)
         for trace in self._traces.stale(now):
@@ -156,13 +163,14 @@ class Pipeline:
 
     def flush(self) -> None:
         """Ends all waits now."""
+        self._recogniser.advance()
         self._calls.release()
 
     def close(self) -> None:
         """Ends all waits and writes placeholders for promised spans that are still open."""
         self.flush()
         for trace in self._traces.all():
-            self._forget(trace, closing=True)
+            self._forget(trace)
 
     @property
     def remembered(self) -> int:
@@ -246,16 +254,13 @@ class Pipeline:
                 entry.pending = None
                 self._emit(entry, view, facts, {})
 
-    def _forget(self, trace: Trace, *, closing: bool = False) -> None:
-        """Lets go of a trace; promised spans that never ended get a placeholder row.
-
-        A promised span of which only the id is known gets one too, unless we are ``closing``: it may still come, elsewhere.
-        """
+    def _forget(self, trace: Trace) -> None:
+        """Lets go of a trace; promised spans that never ended get a placeholder row."""
         self._calls.release_trace(trace.trace_id)
         # A placeholder promises its own parent, which may be open too: children first, until nothing is owed.
         while owed := [node for node in reversed(trace.nodes.values()) if node.open and node.promised]:
             for node in owed:
-                self._placeholder(node, closing=closing)
+                self._placeholder(node)
         for entry in trace.entries:
             if entry.pending is not None:
                 self._counters.count("left_out")
@@ -264,13 +269,17 @@ class Pipeline:
         self._joiner.forget_trace(trace.trace_id, trace.nodes)
         self._traces.forget(trace)
 
-    def _placeholder(self, node: Node, *, closing: bool) -> None:
-        """A row for a span that others stand below: same id and start, marked incomplete; the real one replaces it."""
+    def _placeholder(self, node: Node) -> None:
+        """A row for a span that others stand below: same id and start, marked incomplete; the real one replaces it.
+
+        A span that never came gets none: its start is not known, and with another start the real one would not replace it.
+        """
         view = self._recogniser.peek(node)
-        if view is None and node.expected and not closing:
-            view = SpanView(node.trace.trace_id, node.span_id, b"", False, _UNSEEN, 1, node.start_ns, 0, {})
         self._traces.close(node)
         if view is None:
+            if node.expected:
+                self._counters.count("parents_never_came")
+                self._traces.owe(node.trace.trace_id, node.span_id)
             return
         self._counters.count("placeholders")
         self._traces.owe(view.trace_id, view.span_id)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeAlias
 
 from otel_langfuse.dialects.merge import merge
@@ -47,7 +47,7 @@ _MAX_SCOPES = 8
 Key: TypeAlias = tuple[bytes, bytes]  # trace id and span id: span ids alone need not be unique
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """A model call on its way to being written."""
 
@@ -55,6 +55,7 @@ class Call:
     view: SpanView
     facts: Facts
     deadline: float
+    _ref: CallRef | None = field(default=None, init=False, repr=False)
 
     @property
     def key(self) -> Key:
@@ -64,9 +65,12 @@ class Call:
     @property
     def ref(self) -> CallRef:
         """What to remember of the call."""
-        names = (self.facts.request_model, self.facts.response_model)
-        models = frozenset(name.rsplit("/", 1)[-1] for name in names if name)
-        return CallRef(self.view.trace_id, self.view.span_id, self.view.scope_name, models, self.facts.response_id)
+        if self._ref is None:
+            names = (self.facts.request_model, self.facts.response_model)
+            models = frozenset([name.rsplit("/", 1)[-1] for name in names if name])
+            view = self.view
+            self._ref = CallRef(view.trace_id, view.span_id, view.scope_name, models, self.facts.response_id)
+        return self._ref
 
 
 class Calls:
@@ -105,13 +109,14 @@ class Calls:
     def settle(self, node: Node, view: SpanView, facts: Facts, now: float) -> None:
         """Takes an ended generation: writes it, holds it for its outer span, or merges it."""
         call = Call(node, view, facts, now + self._bound)
-        inner = [self._waiting.pop(key) for key in self._below.pop(node, ()) if key in self._waiting]
         ref = call.ref
-        matching = [other for other in inner if same_call(ref, other.ref)]
-        written = [other for other in node.calls_below if same_call(ref, other)]
-        if inner or written:
-            self._settle_outer(call, inner, matching, written)
-            return
+        if node in self._below or node.calls_below:
+            inner = [self._waiting.pop(key) for key in self._below.pop(node, ()) if key in self._waiting]
+            matching = [other for other in inner if same_call(ref, other.ref)]
+            written = [other for other in node.calls_below if same_call(ref, other)]
+            if inner or written:
+                self._settle_outer(call, inner, matching, written)
+                return
         twin = self._twin_by_id(ref)
         if twin is not None:
             self._settle_twin(call, twin)
@@ -307,6 +312,6 @@ def _fuller(one: Usage | None, other: Usage | None) -> Usage | None:
     def weight(usage: Usage) -> int:
         if usage.buckets is not None:
             return len(usage.buckets)
-        return sum(bool(getattr(usage, field.name)) for field in fields(usage))
+        return sum(bool(getattr(usage, part.name)) for part in fields(usage))
 
     return other if weight(other) > weight(one) else one

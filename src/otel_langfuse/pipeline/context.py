@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from otel_langfuse.model import Facts, Value
 
@@ -17,9 +18,12 @@ __all__ = ["Context", "combine", "normalise_environment", "of_facts", "of_resour
 _ENVIRONMENT = re.compile(r"[a-z0-9\-_]+")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
-    """One source's word on a trace; ``conversation`` becomes the session only if nothing else does."""
+    """One source's word on a trace; ``conversation`` becomes the session only if nothing else does.
+
+    Shared between nodes and changed by nobody; not frozen, because several are made per span.
+    """
 
     user: str | None = None
     session: str | None = None
@@ -31,6 +35,12 @@ class Context:
     release: str | None = None
     version: str | None = None
     environment: str | None = None
+
+    def of_trace(self) -> Context:
+        """What holds for the whole trace, and not for one service in it."""
+        if not (self.release or self.version or self.environment):
+            return self
+        return Context(self.user, self.session, self.tags, self.metadata, self.trace_name, self.workflow, self.conversation)
 
 
 def of_facts(facts: Facts) -> Context | None:
@@ -77,12 +87,13 @@ def of_resource(resource: Mapping[str, Value]) -> Context:
 
 def combine(layers: Iterable[Context | None]) -> Context:
     """One context from layers, strongest first: single values from the first that has one, tags and metadata united."""
+    said = [layer for layer in layers if layer is not None]
+    if len(said) == 1:
+        return said[0]
     user = session = name = workflow = conversation = release = version = environment = None
     tags: dict[str, None] = {}
     metadata: dict[str, str] = {}
-    for layer in layers:
-        if layer is None:
-            continue
+    for layer in said:
         user = user or layer.user
         session = session or layer.session
         name = name or layer.trace_name
@@ -91,12 +102,15 @@ def combine(layers: Iterable[Context | None]) -> Context:
         release = release or layer.release
         version = version or layer.version
         environment = environment or layer.environment
-        tags.update(dict.fromkeys(layer.tags))
-        for key, value in layer.metadata.items():
-            metadata.setdefault(key, value)
+        if layer.tags:
+            tags.update(dict.fromkeys(layer.tags))
+        if layer.metadata:
+            for key, value in layer.metadata.items():
+                metadata.setdefault(key, value)
     return Context(user, session, tuple(tags), metadata, name, workflow, conversation, release, version, environment)
 
 
+@lru_cache(maxsize=256)
 def normalise_environment(given: str) -> str:
     """An environment's name as the server makes it (T:PublicEnvironmentName), so that what we send is what is shown."""
     name = re.sub(r"^langfuse[-_]?", "", given.lower())[:40]

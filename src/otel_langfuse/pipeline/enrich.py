@@ -38,8 +38,8 @@ class Enricher:
         self._look = look
         self._may_log = may_log
         self._resource: Mapping[str, Value] = {}
-        self._resource_context = Context()
         self._defaults = Context(release=options.release, version=options.version, environment=options.environment)
+        self._base = self._defaults
 
     def row(self, node: Node, parent: Node | None, view: SpanView, facts: Facts, note: dict[str, str]) -> Row:
         """The row of a span whose place is known; ``parent`` is ``None`` for the root."""
@@ -71,7 +71,8 @@ class Enricher:
 
     def lift(self, node: Node, view: SpanView, facts: Facts) -> None:
         """Offers a generation's question and answer to the entry spans above it."""
-        for entry in {node.entry, node.trace.root or node.entry}:
+        own, root = node.entry, node.trace.root
+        for entry in (own,) if root is None or root is own else (own, root):
             if entry.written:
                 continue
             entry.lifted = entry.lifted or Lifted()
@@ -121,7 +122,7 @@ class Enricher:
             layers.append(node.found)
         elif node.own is not None or node.propagated is not None:
             self._note_on_entry(node)
-        layers += (self._defaults, self._of_resource(view.resource))
+        layers.append(self._beneath(view.resource))
         return contexts.combine(layers)
 
     def _note_on_entry(self, node: Node) -> None:
@@ -131,13 +132,14 @@ class Enricher:
             return
         below = contexts.combine((entry.found, node.propagated, node.own))
         if len(below.tags) <= _MAX_FOUND and len(below.metadata) <= _MAX_FOUND:
-            entry.found = replace(below, release=None, version=None, environment=None)
+            entry.found = below.of_trace()
 
-    def _of_resource(self, resource: Mapping[str, Value]) -> Context:
-        """The resource's word, read once for the resource that most spans share."""
+    def _beneath(self, resource: Mapping[str, Value]) -> Context:
+        """What holds where nothing else is said: settings, then the resource; read once for the resource that spans share."""
         if resource is not self._resource:
-            self._resource, self._resource_context = resource, contexts.of_resource(resource)
-        return self._resource_context
+            self._resource = resource
+            self._base = contexts.combine((self._defaults, contexts.of_resource(resource)))
+        return self._base
 
     def _trace_name(self, node: Node, found: Context) -> str | None:
         """The strongest name known so far: given, then the workflow's, then the entry span's."""

@@ -25,6 +25,7 @@ class Options:
         linger: Seconds that a finished trace is remembered for late spans.
         max_open: Seconds after which an open span counts as never ending.
         max_nodes: Spans remembered over all traces.
+        max_ids: Spans of forgotten traces whose place is remembered by id alone; 0 in process, where late spans are rare.
     """
 
     environment: str | None = None
@@ -40,6 +41,7 @@ class Options:
     linger: float = 30.0
     max_open: float = 3600.0
     max_nodes: int = 200_000
+    max_ids: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> Options:

@@ -40,6 +40,11 @@ class Recogniser:
         self._options = options
         self._policy = policy
         self._report = report
+        self._moment = 0
+
+    def advance(self) -> None:
+        """Begins a new moment: within one, an open span is looked at once, however many rows and rules ask for it."""
+        self._moment += 1
 
     def read(self, view: SpanView) -> Facts:
         """What dialects and the user's rules say of a span."""
@@ -69,8 +74,9 @@ class Recogniser:
 
     def look(self, node: Node) -> bool:
         """Reads an open span as far as it is; whether it is known to be kept."""
-        if node.live is None:
+        if node.live is None or node.looked_at == self._moment:
             return node.kept
+        node.looked_at = self._moment
         try:
             view = node.live.look()
             if view is not None:

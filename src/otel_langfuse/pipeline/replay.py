@@ -57,7 +57,7 @@ def replay(
         pipeline.content(record)
     known = {(view.trace_id, view.span_id): view for view in views}
     started: set[tuple[bytes, bytes]] = set()
-    depth = {key: _depth(view, known) for key, view in known.items()}
+    depth = _depths(known)
     timeline: list[tuple[int, int, int, int, SpanView]] = []
     for index, view in enumerate(views):
         level = depth[view.trace_id, view.span_id]
@@ -75,15 +75,19 @@ def replay(
     pipeline.flush()
 
 
-def _depth(view: SpanView, known: Mapping[tuple[bytes, bytes], SpanView]) -> int:
-    seen = {view.span_id}
-    level = 0
-    above = known.get((view.trace_id, view.parent_id))
-    while above is not None and above.span_id not in seen and level < 10_000:
-        seen.add(above.span_id)
-        level += 1
-        above = known.get((above.trace_id, above.parent_id))
-    return level
+def _depths(known: Mapping[tuple[bytes, bytes], SpanView]) -> dict[tuple[bytes, bytes], int]:
+    """How many spans stand above each; a circle ends where it was entered."""
+    depths: dict[tuple[bytes, bytes], int] = {}
+    for key in known:
+        path: dict[tuple[bytes, bytes], None] = {}
+        while key in known and key not in depths and key not in path:
+            path[key] = None
+            key = (key[0], known[key].parent_id)
+        level = depths.get(key, -1)
+        for below in reversed(path):
+            level += 1
+            depths[below] = level
+    return depths
 
 
 def _start(

@@ -59,15 +59,18 @@ def _one(content: Content, role: str) -> Content | None:
 def _choose(messages: Sequence[Message], role: str) -> Message | None:
     if role == "assistant":
         return messages[0] if messages else None
-    asked = [message for message in messages if message.role == "user"]
-    return asked[-1] if asked else (messages[-1] if messages else None)
+    for message in reversed(messages):
+        if message.role == "user":
+            return message
+    return messages[-1] if messages else None
 
 
 def entry_name(view: SpanView) -> str:
     """A trace's name from its entry span: an HTTP request is named by its route, not by its method."""
-    if not _HTTP.match(view.name):
+    method = _HTTP.match(view.name)
+    if method is None:
         return view.name
-    rest = _HTTP.sub("", view.name)
+    rest = view.name[method.end() :]
     if rest:
         return rest
     for key in ("http.route", "url.path", "http.target"):

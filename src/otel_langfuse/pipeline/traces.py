@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from otel_langfuse.pipeline.tree import Node, SpanStart, Trace
 
 __all__ = ["Traces"]
 
-_MAX_OWED = 10_000
+_MAX_OWED = 100_000
 
 
 class Traces:
@@ -19,9 +19,10 @@ class Traces:
         linger: Seconds that a trace without open spans is remembered.
         max_open: Seconds after its last activity that a trace with open spans is remembered.
         max_nodes: Spans to remember over all traces; the longest idle go first.
+        max_ids: Spans of forgotten traces to remember by their ids.
     """
 
-    def __init__(self, linger: float, max_open: float, max_nodes: int) -> None:
+    def __init__(self, linger: float, max_open: float, max_nodes: int, max_ids: int = 0) -> None:
         self._linger = linger
         self._max_open = max_open
         self._max_nodes = max_nodes
@@ -30,7 +31,10 @@ class Traces:
         self._idle: OrderedDict[bytes, Trace] = OrderedDict()
         # Spans that a placeholder stands for, whose trace is forgotten: when they end at last, they replace it.
         self._owed: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
-        self.open_scopes: Counter[str] = Counter()
+        # Of forgotten traces with rows, by trace and span id: the row that the span is, or stands below.
+        self._places: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
+        self._max_ids = max_ids
+        self.open_scopes: dict[str, int] = {}
         self.nodes = 0
 
     def of(self, trace_id: bytes, now: float) -> Trace:
@@ -46,6 +50,8 @@ class Traces:
 
     def add(self, trace: Trace, span_id: bytes, parent_id: bytes, start_ns: int, start: SpanStart | None = None) -> Node:
         """A new open node; one that a placeholder stood for is promised."""
+        if self._places and parent_id and parent_id not in trace.nodes:
+            self._recall(trace, parent_id, start_ns)
         self.nodes += 1
         node = trace.add(span_id, parent_id, start_ns)
         if start is not None:
@@ -54,6 +60,29 @@ class Traces:
             del self._owed[trace.trace_id, span_id]
             node.promised = True
         return node
+
+    def is_known(self, trace_id: bytes, span_id: bytes) -> bool:
+        """Whether a span has been seen and its place is remembered."""
+        node = self.find(trace_id, span_id)
+        return not node.expected if node is not None else (trace_id, span_id) in self._places
+
+    def was_written(self, trace_id: bytes, span_id: bytes) -> bool:
+        """Whether a row for a span of a forgotten trace was written."""
+        return self._places.get((trace_id, span_id)) == span_id
+
+    def _recall(self, trace: Trace, span_id: bytes, start_ns: int) -> None:
+        """Puts a row of a forgotten trace back, for a span that comes late below it; all that is left of it is its id."""
+        row_id = self._places.get((trace.trace_id, span_id))
+        if row_id is None:
+            return
+        for known in dict.fromkeys((row_id, span_id)):
+            if known not in trace.nodes:
+                self.nodes += 1
+                node = trace.add(known, b"" if known == row_id else row_id, start_ns)
+                self.close(node)
+                node.written = node.kept = node.promised = known == row_id
+        if trace.root is None:
+            trace.root = trace.nodes[row_id].entry
 
     def expect(self, trace: Trace, span_id: bytes, start_ns: int) -> None:
         """Makes room for a span that has not been seen and is the parent of one that has."""
@@ -68,8 +97,8 @@ class Traces:
     def _begin(self, node: Node, start: SpanStart) -> None:
         node.live, node.start_attributes, node.propagated = start.live, start.attributes, start.propagated
         node.start_scope = start.scope
-        self.open_scopes[start.scope] += 1
-        node.trace.open_scopes[start.scope] += 1
+        for scopes in (self.open_scopes, node.trace.open_scopes):
+            scopes[start.scope] = scopes.get(start.scope, 0) + 1
 
     def close(self, node: Node) -> None:
         """Notes that a span has ended, or counts as ended."""
@@ -78,8 +107,10 @@ class Traces:
         node.live = None
         if node.start_scope is not None:
             for scopes in (self.open_scopes, node.trace.open_scopes):
-                scopes[node.start_scope] -= 1
-                if not scopes[node.start_scope]:
+                left = scopes[node.start_scope] - 1
+                if left:
+                    scopes[node.start_scope] = left
+                else:
                     del scopes[node.start_scope]
 
     def rest(self, trace: Trace) -> None:
@@ -116,6 +147,19 @@ class Traces:
         for node in trace.nodes.values():
             if node.open:
                 self.close(node)
+        if self._max_ids:
+            self._note_places(trace)
         self._open.pop(trace.trace_id, None)
         self._idle.pop(trace.trace_id, None)
         self.nodes -= len(trace.nodes)
+
+    def _note_places(self, trace: Trace) -> None:
+        if trace.root is None:
+            return  # no row: a late span below it starts anew
+        for span_id, node in trace.nodes.items():
+            if not node.expected:
+                row = node if node.written else next((above for above in node.ancestors() if above.written), trace.root)
+                self._places[trace.trace_id, span_id] = row.span_id
+                self._places.move_to_end((trace.trace_id, span_id))
+        while len(self._places) > self._max_ids:
+            self._places.popitem(last=False)

@@ -15,7 +15,6 @@ first entry.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -39,7 +38,7 @@ class Live(Protocol):
         """The span as it is now, changed or not; ``None`` when it is gone."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SpanStart:
     """What is known when a span starts. ``parent_id`` is empty without a parent.
 
@@ -73,7 +72,8 @@ class Node:
 
     ``expected`` says that only its id is known; ``kept`` that a row for it is certain; ``promised`` that another row names
     it as parent; ``type`` is known once a reader recognised the span, ended or not. ``pending`` is an ended entry span that
-    no GenAI span needs yet. What holds the application's span (``live``, ``start_attributes``) is let go when it ends.
+    no GenAI span needs yet. ``looked_at`` is when it was looked at last while it was open. What holds the application's
+    span (``live``, ``start_attributes``) is let go when it ends.
     """
 
     trace: Trace
@@ -100,6 +100,7 @@ class Node:
     calls_below: list[CallRef] = field(default_factory=list)
     lifted: Lifted | None = None
     found: Context | None = None
+    looked_at: int = -1
     _entry: Node | None = None
 
     @property
@@ -141,7 +142,7 @@ class Trace:
         self.entries: list[Node] = []
         self.root: Node | None = None
         self.open = 0
-        self.open_scopes: Counter[str] = Counter()
+        self.open_scopes: dict[str, int] = {}
         self.last_seen = 0.0
         self.name: str | None = None
         self.name_rank = 0

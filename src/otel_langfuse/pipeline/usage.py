@@ -53,24 +53,29 @@ def _reading(usage: Usage, *, cache_inside: bool, reasoning_inside: bool) -> dic
         given_output -= reasoning
     if spoken <= given_output:
         given_output -= spoken
-    parts = {
-        "input": given_input if usage.input is not None else None,
-        "output": given_output if usage.output is not None else None,
-        "input_cached_tokens": cached or None,
-        "input_cache_creation": written or None,
-        "input_audio_tokens": heard or None,
-        "output_reasoning_tokens": reasoning or None,
-        "output_audio_tokens": spoken or None,
-    }
-    return {key: count for key, count in parts.items() if count is not None}
+    parts: dict[str, int] = {}
+    if usage.input is not None:
+        parts["input"] = given_input
+    if usage.output is not None:
+        parts["output"] = given_output
+    if cached:
+        parts["input_cached_tokens"] = cached
+    if written:
+        parts["input_cache_creation"] = written
+    if heard:
+        parts["input_audio_tokens"] = heard
+    if reasoning:
+        parts["output_reasoning_tokens"] = reasoning
+    if spoken:
+        parts["output_audio_tokens"] = spoken
+    return parts
 
 
 def _with_total(parts: dict[str, int]) -> dict[str, int]:
     """A given total that is larger than its parts stands (tokens of no named bucket); a smaller one is corrected."""
+    given = parts.pop("total", None)
     if not parts:
-        return {}
-    total = sum(count for key, count in parts.items() if key != "total")
-    others = {key: count for key, count in parts.items() if key != "total"}
-    if not others:
-        return dict(parts)
-    return {**others, "total": max(total, parts.get("total", 0))}
+        return {} if given is None else {"total": given}
+    counted = sum(parts.values())
+    parts["total"] = counted if given is None or given < counted else given
+    return parts

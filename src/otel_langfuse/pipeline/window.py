@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from otel_langfuse import dialects
 from otel_langfuse.counters import Counters
@@ -39,6 +39,7 @@ CONTENT_SCOPES = (
 """Scopes that may send content as log records, before any has been seen to do so."""
 
 _MAX_SCOPES = 256
+_MAX_ELSEWHERE = 100_000
 _SERVER, _CONSUMER = 2, 5  # span kinds whose parent is in another process, whatever the flags say
 
 
@@ -137,6 +138,8 @@ class Window:
         self._arriving: OrderedDict[bytes, _Held] = OrderedDict()
         self._unready: OrderedDict[bytes, _Held] = OrderedDict()
         self._content_scopes: OrderedDict[str, None] = OrderedDict.fromkeys(CONTENT_SCOPES)
+        # Spans that another pipeline gets, with their parents: what stands below them moves up.
+        self._elsewhere: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self.bytes = 0
         self.spans = 0
 
@@ -161,8 +164,16 @@ class Window:
         if self.bytes > self._limit:
             self._make_room()
 
+    def elsewhere(self, view: SpanView) -> None:
+        """Takes note of a span that goes to another project: here it is as if it were left out."""
+        self._elsewhere[view.trace_id, view.span_id] = view.parent_id
+        if len(self._elsewhere) > _MAX_ELSEWHERE:
+            self._elsewhere.popitem(last=False)
+
     def content(self, record: LogView) -> None:
         """Takes a content record; its span waits, or is to come."""
+        if not record.has_content:
+            return
         if record.scope_name:
             self._note_scope(record.scope_name)
         held = self._arriving.get(record.trace_id) or self._unready.get(record.trace_id)
@@ -216,7 +227,22 @@ class Window:
         return self._is_rooted(tree[0].view) and not any(self._awaits_content(waiting) for waiting in tree)
 
     def _is_rooted(self, view: SpanView) -> bool:
-        return not view.parent_id or self._pipeline.knows(view.trace_id, view.parent_id)
+        parent_id = self._parent_of(view)
+        return not parent_id or self._pipeline.knows(view.trace_id, parent_id) or self._holds(view.trace_id, parent_id)
+
+    def _holds(self, trace_id: bytes, span_id: bytes) -> bool:
+        held = self._arriving.get(trace_id) or self._unready.get(trace_id)
+        return held is not None and span_id in held.spans
+
+    def _parent_of(self, view: SpanView) -> bytes:
+        """The parent's id, past spans that are elsewhere."""
+        parent_id = view.parent_id
+        for _ in range(len(self._elsewhere)):
+            above = self._elsewhere.get((view.trace_id, parent_id))
+            if above is None:
+                break
+            parent_id = above
+        return parent_id
 
     def _awaits_content(self, waiting: _Waiting) -> bool:
         view = waiting.view
@@ -264,6 +290,11 @@ class Window:
         if not spans:
             return
         self._counters.count("spans_waited", len(spans))
+        if self._elsewhere:
+            for waiting in spans:
+                parent_id = self._parent_of(waiting.view)
+                if parent_id != waiting.view.parent_id:
+                    waiting.view = replace(waiting.view, parent_id=parent_id)
         together = {(waiting.view.trace_id, waiting.view.span_id) for waiting in spans}
         for waiting in spans:
             self._note_what_is_missing(waiting, together, closing=closing)

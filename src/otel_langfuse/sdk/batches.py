@@ -13,13 +13,13 @@ from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.langfuse.copy import LangfuseCopy
 from otel_langfuse.langfuse.delivery import Delivery
 from otel_langfuse.langfuse.media_upload import MediaUploader
-from otel_langfuse.langfuse.outlet import delivery_of, masker_of, media_of
+from otel_langfuse.langfuse.outlet import Mask, delivery_of, masker_of, media_of
 from otel_langfuse.langfuse.transport import Transport
 from otel_langfuse.langfuse.wire import EncodedSpan
 from otel_langfuse.model import SpanView
 from otel_langfuse.pipeline import Options, Pipeline, Row
 from otel_langfuse.pipeline.replay import replay
-from otel_langfuse.sdk.engine import MEDIA_SHARE, Mask, Masks, settings_with
+from otel_langfuse.sdk.engine import MEDIA_SHARE, Masks, settings_with
 from otel_langfuse.views.sdk import span_view
 
 __all__ = ["Batches"]
@@ -102,6 +102,10 @@ class Batches:
                 "otel-langfuse: LangfuseSpanExporter works alone, batch by batch: content from log records or hooks, "
                 "context from parents in other batches and merging of doubled calls need "
                 "provider.add_span_processor(LangfuseSpanProcessor()), or the launcher opentelemetry-instrument."
+            )
+        if self.settings.fanout == "otlp":
+            logger.warning(
+                "otel-langfuse: OTEL_LANGFUSE_FANOUT=otlp needs the same; LangfuseSpanExporter alone sends nothing to OTLP."
             )
 
     def force_flush(self, timeout: float) -> bool:

@@ -4,6 +4,8 @@ Rules:
 
 - The application's thread appends to a queue and returns. It never waits, encodes, or does I/O.
 - The queue is bounded in bytes; when it is full the newest span is dropped and counted.
+- While little is queued the worker naps after each slice of work, so that no other thread waits long for the interpreter.
+- What maps and delivers is imported when the first engine is made: importing the package costs little.
 - One daemon thread maps, started by the first span; delivery has a thread of its own, and so has the upload of media.
 - The engine drains by itself at interpreter exit and at the end of a multiprocessing child. After a fork the child
   starts with an empty queue and a fresh worker: the parent's spans are the parent's.
@@ -19,34 +21,37 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from otel_langfuse.counters import Counters, OncePerInterval
-from otel_langfuse.langfuse.copy import LangfuseCopy
-from otel_langfuse.langfuse.outlet import Mask, delivery_of, masker_of, media_of
-from otel_langfuse.langfuse.transport import Transport
-from otel_langfuse.langfuse.wire import EncodedSpan
-from otel_langfuse.model import SpanView
-from otel_langfuse.pipeline import Options, Pipeline, Row
+from otel_langfuse.sdk.queue import UNWEIGHED, Entry, Queue
 from otel_langfuse.settings import Settings
 
-__all__ = ["MEDIA_SHARE", "Engine", "Mask", "Masks", "forked", "settings_with"]
+if TYPE_CHECKING:
+    from otel_langfuse.langfuse.outlet import Mask
+    from otel_langfuse.langfuse.transport import Transport
+    from otel_langfuse.langfuse.wire import EncodedSpan
+    from otel_langfuse.model import SpanView
+    from otel_langfuse.pipeline import Pipeline, Row
+    from otel_langfuse.sdk.fanout import Fanout
+
+__all__ = ["MEDIA_SHARE", "Engine", "Masks", "forked", "settings_with"]
 
 logger = logging.getLogger(__name__)
 
-Masks = Mask | str | Sequence[str]
-Job = Callable[[Pipeline], None]
+Masks: TypeAlias = "Mask | str | Sequence[str]"
+Job: TypeAlias = "Callable[[Pipeline], None]"
 
 MEDIA_SHARE = 0.6
 """Of the time for shutdown, what uploads may take; the rest is for delivering the spans that waited for them."""
 
 _MAPPING_SHARE = 0.8  # of the time for shutdown
 _BATCH = 64  # rows handed to delivery at a time
-_WAKE_AT = 512  # queued jobs that wake the worker before its interval is over
-_WAKE_BYTES = 4 * 1024 * 1024
-_FULL_REMEDY = "Raise OTEL_LANGFUSE_QUEUE_BYTES, or find out why Langfuse takes spans so slowly (see the last error)."
+_WAKE_AT = 256  # new entries that wake the worker before its interval is over
+_SLICE = 0.001  # seconds of mapping after which the worker lets other threads run
+_NAP = 0.00005
+_CALM_SHARE = 1 / 8  # of the bound: with more in the queue the worker does not nap
 _BUG_REMEDY = "This is a bug in otel-langfuse; please report it with the log line before this one."
 
 
@@ -62,16 +67,23 @@ class Engine:
     """Takes spans and content from any thread, maps them on its own, delivers them.
 
     Args:
-        settings: Must be configured (keys present).
+        settings: If they are not configured (no keys), nothing but `fanout` may be used.
         mask: The user's masking callable.
         should_export: The user's filter.
         transport: Replaces HTTP, for tests.
+
+    Attributes:
+        queue: Its ``inbox`` may be appended to while it is shorter than its ``calm``; else `offer` takes an entry.
+        fanout: The copy for an OTLP endpoint, if the settings ask for one.
     """
 
     _thread: threading.Thread | None
-    _queue: deque[tuple[Job, int, int]]
     _rows: list[EncodedSpan]
     _stop: bool
+    _start_lock: threading.Lock
+    _shutdown_lock: threading.Lock
+    _wake: threading.Event
+    _waiting: set[threading.Event]
 
     def __init__(
         self,
@@ -81,13 +93,23 @@ class Engine:
         should_export: Callable[[SpanView], bool | None] | None = None,
         transport: Transport | None = None,
     ) -> None:
+        from otel_langfuse.langfuse.copy import LangfuseCopy
+        from otel_langfuse.langfuse.outlet import delivery_of, masker_of, media_of
+
         self.settings = settings
         self.counters = Counters()
+        self.queue = Queue(settings.queue_bytes, self.counters)
         self._should_export = should_export
         self._copy = LangfuseCopy(masker_of(settings, mask, self.counters), inline_bytes=settings.media_inline_bytes)
         self._delivery = delivery_of(settings, self.counters, transport)
         self._media = media_of(settings, self.counters, transport)
+        self.fanout: Fanout | None = None
+        if settings.fanout == "otlp":
+            from otel_langfuse.sdk.fanout import fanout_of
+
+            self.fanout = fanout_of(settings)
         self._interval = min(settings.flush_interval, 1.0)
+        self._calm_bytes = int(settings.queue_bytes * _CALM_SHARE)
         self._may_log = OncePerInterval(60.0)
         self._closed = False
         self._outcome: bool | None = None
@@ -98,37 +120,44 @@ class Engine:
 
     # ---------------------------------------------------------------------------- application's threads
 
-    def submit(self, job: Job, size: int, *, spans: int = 0) -> None:
+    def submit(self, job: Job, size: int) -> None:
         """Queues a job for the worker.
 
         Args:
             job: Called with the pipeline, on the worker's thread.
             size: Estimate of the bytes that the job holds.
-            spans: How many spans are lost if the job is.
         """
         if self._closed:
-            self.counters.drop("shutdown", spans)
             return
-        if self._bytes > self.settings.queue_bytes:
-            self.counters.drop("queue_full", spans, _FULL_REMEDY)
+        self.queue.add_job(job, size)
+        self._attend()
+
+    def offer(self, entry: Entry) -> None:
+        """Queues an entry, with all that the short way, an append to the inbox, leaves out."""
+        if self._closed:
+            self.counters.drop("shutdown", entry[0].lose(entry))
             return
-        with self._size_lock:
-            self._bytes += size
-        queue = self._queue
-        queue.append((job, size, spans))
+        self.queue.add(entry)
+        self._attend()
+
+    def _attend(self) -> None:
         if self._thread is None:
             self._start_worker()
-        elif (len(queue) >= _WAKE_AT or self._bytes >= _WAKE_BYTES) and not self._wake.is_set():
+        elif len(self.queue.inbox) >= _WAKE_AT and not self._wake.is_set():
+            self.queue.open(UNWEIGHED)  # it knows now, even if it cannot run at once
             self._wake.set()
 
     def force_flush(self, timeout: float) -> bool:
         """Whether everything submitted before is delivered or dropped within ``timeout`` seconds."""
         deadline = time.monotonic() + timeout
-        return (
-            self._drain(timeout, lambda pipeline: pipeline.flush())
-            and self._media.force_flush(max(deadline - time.monotonic(), 0.0))
-            and self._delivery.force_flush(max(deadline - time.monotonic(), 0.0))
+        if not self._drain(timeout, lambda pipeline: pipeline.flush()):
+            return False
+        if self.fanout is not None:
+            self.fanout.hasten()  # side by side: neither destination waits for the other
+        flushed = self._media.force_flush(max(deadline - time.monotonic(), 0.0)) and self._delivery.force_flush(
+            max(deadline - time.monotonic(), 0.0)
         )
+        return (self.fanout is None or self.fanout.force_flush(max(deadline - time.monotonic(), 0.0))) and flushed
 
     def shutdown(self, timeout: float | None = None) -> bool:
         """Takes nothing more, delivers what is left within ``timeout`` seconds and drops the rest; idempotent."""
@@ -137,13 +166,20 @@ class Engine:
                 patience = self.settings.shutdown_timeout if timeout is None else timeout
                 deadline = time.monotonic() + patience
                 self._closed = True
+                self.queue.close()
+                if self.fanout is not None:
+                    self.fanout.end()
                 # Some time is left to deliver what was mapped, if mapping alone would take it all.
                 in_time = self._drain(patience * _MAPPING_SHARE, lambda pipeline: pipeline.close())
                 self._stop = True
                 self._wake.set()
-                self.counters.drop("shutdown", self._discard())
+                self.counters.drop("shutdown", self.queue.discard())
+                if self.fanout is not None:
+                    self.fanout.close(max(deadline - time.monotonic(), 0.0))  # side by side with the other copy
                 self._media.shutdown(max(deadline - time.monotonic(), 0.0) * MEDIA_SHARE)
                 self._outcome = self._delivery.shutdown(max(deadline - time.monotonic(), 0.0)) and in_time
+                if self.fanout is not None:
+                    self._outcome = self.fanout.shutdown(max(deadline - time.monotonic(), 0.0)) and self._outcome
             return self._outcome
 
     @property
@@ -154,10 +190,11 @@ class Engine:
     def status(self) -> dict[str, Any]:
         """Counters, queue and last error; no content, no keys."""
         delivered = self._delivery.status()
-        return {
+        other = {"fanout": self.fanout.status()} if self.fanout is not None else {}
+        return other | {
             "counters": dict(self.counters.counts),
             "dropped": dict(self.counters.drops),
-            "queue_bytes": self._bytes + self._media.queue_bytes + delivered["queue_bytes"],
+            "queue_bytes": self.queue.bytes + self._media.queue_bytes + delivered["queue_bytes"],
             "last_error": delivered["last_error"],
             "last_success_at": delivered["last_success_at"],
         }
@@ -166,7 +203,7 @@ class Engine:
 
     def _drain(self, timeout: float, last: Job) -> bool:
         """Whether the worker has done all jobs queued so far, and ``last``, within ``timeout`` seconds."""
-        if self._thread is None and not self._queue:
+        if self._thread is None and not self.queue:
             return True
         done = threading.Event()
 
@@ -177,17 +214,21 @@ class Engine:
             finally:
                 done.set()
 
-        self._queue.append((marker, 0, 0))
+        self._waiting.add(done)
+        self.queue.add_job(marker, 0)
         if self._thread is None:
             self._start_worker()
         if self._thread is None or not self._thread.is_alive() or self._thread is threading.current_thread():
             self._work_off()  # no thread can be had any more: the interpreter is going down
+            self._waiting.discard(done)
             return True
         self._wake.set()
-        return done.wait(timeout)
+        in_time = done.wait(timeout)
+        self._waiting.discard(done)
+        return in_time
 
     def _start_worker(self) -> None:
-        with self._size_lock:
+        with self._start_lock:
             if self._thread is not None:
                 return
             thread = threading.Thread(target=self._run, name="otel-langfuse", daemon=True)
@@ -196,52 +237,52 @@ class Engine:
             except RuntimeError:
                 return  # interpreter shutdown: shutdown() works the queue off itself
             self._thread = thread
+            self.queue.open(_WAKE_AT)
         _finalize_with_multiprocessing(self)
 
     def _run(self) -> None:
         while not self._stop:
             self._wake.wait(self._interval)
             self._wake.clear()
+            self.queue.open(UNWEIGHED)
             self._work_off()
+            self.queue.open(_WAKE_AT)
             self._tick()
 
     def _work_off(self) -> None:
-        queue = self._queue
-        due = time.monotonic() + self._interval
-        while queue and not self._stop:
-            try:
-                job, size, _ = queue.popleft()
-            except IndexError:
+        queue = self.queue
+        now = time.monotonic()
+        due, nap = now + self._interval, now + _SLICE
+        while not self._stop:
+            if queue.inbox:
+                queue.weigh(self._mapping_failed)
+            entry = queue.take()
+            if entry is None:
                 break
-            if size:
-                with self._size_lock:
-                    self._bytes -= size
             try:
-                job(self._pipeline)
+                entry[0].handle(entry, self._pipeline)
             except BaseException as error:  # noqa: BLE001  # one bad span must not stop the others
-                self._failed("mapping_failed", error)
+                self._mapping_failed(error)
+            entry = None  # nothing is held while it naps
             if len(self._rows) >= _BATCH:
                 self._hand_over()
-            if time.monotonic() >= due:
+            now = time.monotonic()
+            if now >= due:
                 # Spans may come faster than they are mapped for long; waits and memory are bounded all the same.
                 self._tick()
-                due = time.monotonic() + self._interval
+                due = now + self._interval
+            if now >= nap and not self._waiting:
+                if queue.bytes < self._calm_bytes:
+                    time.sleep(_NAP)
+                    now = time.monotonic()
+                nap = now + _SLICE
         self._hand_over()
-
-    def _discard(self) -> int:
-        """Empties the queue; how many spans were in it."""
-        spans = 0
-        while True:
-            try:
-                spans += self._queue.popleft()[2]
-            except IndexError:
-                return spans
 
     def _tick(self) -> None:
         try:
             self._pipeline.tick()
         except BaseException as error:  # noqa: BLE001  # upkeep must not end the worker
-            self._failed("mapping_failed", error)
+            self._mapping_failed(error)
         self._hand_over()
 
     def _take(self, row: Row) -> None:
@@ -261,6 +302,11 @@ class Engine:
         if self._rows:
             rows, self._rows = self._rows, []
             self._delivery.offer(rows)
+        if self.fanout is not None:
+            self.fanout.hand_over()
+
+    def _mapping_failed(self, error: BaseException) -> None:
+        self._failed("mapping_failed", error)
 
     def _failed(self, reason: str, error: BaseException) -> None:
         if self._may_log(reason):
@@ -275,14 +321,18 @@ class Engine:
     # ---------------------------------------------------------------------------------------------- fork
 
     def _start_empty(self) -> None:
-        self._queue = deque()
-        self._bytes = 0
-        self._size_lock = threading.Lock()
+        from otel_langfuse.pipeline import Options, Pipeline
+
+        self.queue.clear()
+        self._waiting = set()
+        self._start_lock = threading.Lock()
         self._shutdown_lock = threading.Lock()
         self._wake = threading.Event()
         self._thread = None
         self._stop = False
         self._rows = []
+        if self.fanout is not None:
+            self.fanout.start_empty()
         self._pipeline = Pipeline(
             self._take, Options.of(self.settings), counters=self.counters, should_export=self._should_export
         )

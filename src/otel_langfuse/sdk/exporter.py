@@ -19,9 +19,10 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from otel_langfuse.sdk import registry
 
 if TYPE_CHECKING:
+    from otel_langfuse.langfuse.outlet import Mask
     from otel_langfuse.langfuse.transport import Transport
     from otel_langfuse.sdk.batches import Batches
-    from otel_langfuse.sdk.engine import Mask, Masks
+    from otel_langfuse.sdk.engine import Masks
     from otel_langfuse.settings import Settings
 
 __all__ = ["LangfuseSpanExporter"]

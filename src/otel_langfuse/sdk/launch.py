@@ -43,7 +43,7 @@ def take_over() -> None:
     processor = _processor_for(exporter)
     exporter.superseded = True
     provider.add_span_processor(processor)
-    if processor.engine is None:
+    if processor.engine is None or not processor.settings.configured:
         return
     logs = get_logger_provider()
     if isinstance(logs, LoggerProvider):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from functools import cache
-from typing import Any
 
 from opentelemetry.sdk.environment_variables import (
     OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT,
@@ -13,6 +12,7 @@ from opentelemetry.sdk.environment_variables import (
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_langfuse.model import SpanView
+from otel_langfuse.sdk.links import attributes_of
 from otel_langfuse.views.sdk import span_view
 
 __all__ = ["LiveSpan", "lost_to_limits", "weight"]
@@ -47,8 +47,9 @@ class LiveSpan:
         return span_view(self._span)
 
 
-def weight(attributes: dict[str, Any], span: ReadableSpan) -> int:
-    """Bytes that an ended span holds, estimated: exact for texts, a guess for the rest. Runs on the application's thread."""
+def weight(span: ReadableSpan) -> int:
+    """Bytes that an ended span holds, estimated: exact for texts, a guess for the rest."""
+    attributes = attributes_of(span)
     total = _SPAN_BYTES + _ATTRIBUTE_BYTES * len(attributes)
     for value in attributes.values():
         if type(value) is str:

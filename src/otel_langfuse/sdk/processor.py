@@ -1,6 +1,7 @@
 """The span processor: what an application adds to its tracer provider.
 
-``on_start`` and ``on_end`` append to a queue. The given span is never changed, with the one exception that
+``on_start`` and ``on_end`` append to a queue; all that can be found out later is found out by the worker. They read the
+SDK's own fields where its public properties cost a multiple. The given span is never changed, with the one exception that
 ``OTEL_LANGFUSE_SET_TRACE_URL=false`` turns off: the first span recognised as GenAI in a trace, and its entry span, get
 ``langfuse.trace.url``, so that the other backend links to Langfuse. Nothing here raises into the application.
 """
@@ -8,31 +9,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.context import Context as OtelContext
+from opentelemetry.context import get_current
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
 from otel_langfuse.counters import OncePerInterval
-from otel_langfuse.langfuse.transport import Transport
-from otel_langfuse.model import SpanView
-from otel_langfuse.pipeline import Pipeline, SpanStart
-from otel_langfuse.pipeline.context import Context
 from otel_langfuse.sdk import registry
-from otel_langfuse.sdk.context import propagated
 from otel_langfuse.sdk.engine import Engine, Masks, settings_with
-from otel_langfuse.sdk.links import TraceLinks, looks_like_genai
-from otel_langfuse.sdk.live import LiveSpan, lost_to_limits, weight
+from otel_langfuse.sdk.links import TraceLinks, attributes_of
 from otel_langfuse.sdk.neighbours import processor_that_sends_the_same
 from otel_langfuse.settings import Settings
-from otel_langfuse.views.sdk import plain, span_view
+
+if TYPE_CHECKING:
+    from otel_langfuse.langfuse.transport import Transport
+    from otel_langfuse.model import SpanView
+    from otel_langfuse.sdk.queue import Kind
 
 __all__ = ["LangfuseSpanProcessor", "report"]
 
 logger = logging.getLogger(__name__)
 _may_log = OncePerInterval(60.0)
-_START_BYTES = 256  # a start holds little beside the span, which the application holds anyway
 
 
 class LangfuseSpanProcessor(SpanProcessor):
@@ -46,7 +45,7 @@ class LangfuseSpanProcessor(SpanProcessor):
         transport: Replaces HTTP, for tests.
         **overrides: Any field of `Settings`; wins over the environment.
 
-    Without keys it warns once and does nothing.
+    Without keys it warns once and does nothing, except for the copy that ``OTEL_LANGFUSE_FANOUT`` asks for.
     """
 
     def __init__(
@@ -66,22 +65,42 @@ class LangfuseSpanProcessor(SpanProcessor):
         self._engine: Engine | None = None
         self._links: TraceLinks | None = None
         self._beside: object = None
+        self._idle = True  # nothing is done at a span's start
+        self._silent = True  # nor at its end
         self._yielded = False
         problem = self._settings.problem
         if problem:
             logger.warning("otel-langfuse: %s", problem)
-        if not self._settings.configured:
+        if not self._settings.configured and self._settings.fanout != "otlp":
             return
         try:
             self._engine = Engine(settings, mask=custom, should_export=should_export, transport=transport)
+            if not self._settings.configured:
+                self._pass_on()
+                return
             registry.engines.add(self._engine)
             if self._settings.set_trace_url:
                 self._links = TraceLinks(self._settings.base_url)
+            from otel_langfuse.sdk.arrivals import Ended, Started
+
+            self._started = Started(self._settings.baggage, self._links)
+            self._ended: Kind = Ended(self._links, self._engine.fanout)
+            self._idle = self._silent = False
         except Exception as error:  # noqa: BLE001  # border to the host: observability must not stop an application
             logger.warning("otel-langfuse could not start (%s); nothing is sent to Langfuse", type(error).__name__)
             self._engine = None
         if self._engine is not None and self._settings.openai_instrumentation:
             self._instrument()
+
+    def _pass_on(self) -> None:
+        """From now on ended spans go to the other destination only, or nowhere if there is none."""
+        fanout = self._engine.fanout if self._engine is not None else None
+        self._idle = True
+        self._silent = fanout is None
+        if fanout is not None:
+            from otel_langfuse.sdk.arrivals import Passed
+
+            self._ended = Passed(fanout)
 
     def _instrument(self) -> None:
         try:
@@ -101,12 +120,24 @@ class LangfuseSpanProcessor(SpanProcessor):
         """The engine behind this processor; ``None`` when it does nothing."""
         return self._engine
 
+    def _leave_to_the_first(self, beside: Sequence[object]) -> None:
+        """One processor for each Langfuse project is fine; the other destination gets its copy from the first of them."""
+        engine = self._engine
+        for other in beside:
+            if other is self or engine is None or engine.fanout is None:
+                return
+            if isinstance(other, LangfuseSpanProcessor) and other.engine is not None and other.engine.fanout is not None:
+                from otel_langfuse.sdk.arrivals import Ended
+
+                engine.fanout = None
+                self._ended = Ended(self._links)
+
     def _yields(self, span: Span) -> bool:
         """Whether a Langfuse SDK on the same provider sends the same; looks when a processor has come or gone."""
-        # The SDK has no public list of a provider's processors.
-        beside = getattr(getattr(span, "_span_processor", None), "_span_processors", ())
+        beside = _processors_of(span)
         if beside is not self._beside:
             self._beside = beside
+            self._leave_to_the_first(beside)
             other = processor_that_sends_the_same(beside, self._settings.public_key)
             if other is not None and not self._yielded and self._engine is not None:
                 logger.warning(
@@ -116,40 +147,43 @@ class LangfuseSpanProcessor(SpanProcessor):
                     other,
                 )
                 registry.engines.discard(self._engine)
-            self._yielded = self._yielded or other is not None
+            if other is not None and not self._yielded:
+                self._yielded = True
+                self._pass_on()
         return self._yielded
 
     # ------------------------------------------------------------------------------ SpanProcessor
 
     def on_start(self, span: Span, parent_context: OtelContext | None = None) -> None:
-        """Queues what is known now: ids, context, and the start attributes of what may be a GenAI span."""
+        """Queues the span, its context, and the start attributes of what may be a GenAI span."""
         engine = self._engine
-        context = span.context
-        if engine is None or context is None or not context.trace_flags.sampled:
+        if self._idle or engine is None:
             return
         try:
-            if self._yields(span):
+            if _processors_of(span) is not self._beside and self._yields(span):
                 return
-            found = propagated(parent_context, baggage=self._settings.baggage)
-            genai = looks_like_genai(span)
-            if self._links is not None:
-                self._links.started(span, genai)
-            attributes = _copied(span) if genai else None
-            engine.submit(_Started(span, found, attributes), _START_BYTES)
+            links = self._links
+            attributes = attributes_of(span) if links is None else links.started(span)
+            entry = (self._started, span, get_current() if parent_context is None else parent_context, attributes)
+            queue = engine.queue
+            if len(queue.inbox) < queue.calm:
+                queue.inbox.append(entry)
+            else:
+                engine.offer(entry)
         except Exception as error:  # noqa: BLE001  # border to the host
             report("on_start", error)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queues the ended span."""
         engine = self._engine
-        context = span.context
-        if engine is None or self._yielded or context is None or not context.trace_flags.sampled:
+        if self._silent or engine is None:
             return
         try:
-            if self._links is not None:
-                self._links.ended(context)
-            attributes = _copied(span)
-            engine.submit(_Ended(span, attributes), weight(attributes, span), spans=1)
+            queue = engine.queue
+            if len(queue.inbox) < queue.calm:
+                queue.inbox.append((self._ended, span))
+            else:
+                engine.offer((self._ended, span))
         except Exception as error:  # noqa: BLE001  # border to the host
             report("on_end", error)
 
@@ -176,7 +210,7 @@ class LangfuseSpanProcessor(SpanProcessor):
         settings = self._settings
         status: dict[str, Any] = {
             "enabled": settings.enabled,
-            "initialized": self._engine is not None and not self._yielded,
+            "initialized": self._engine is not None and settings.configured and not self._yielded,
             "host": settings.base_url,
             "public_key_configured": bool(settings.public_key),
             "secret_key_configured": bool(settings.secret_key),
@@ -186,74 +220,15 @@ class LangfuseSpanProcessor(SpanProcessor):
         return status | (self._engine.status() if self._engine is not None else empty)
 
 
-def _copied(span: ReadableSpan) -> dict[str, Any]:
-    """A span's attributes as a plain dict: in one go, where iterating would run Python code for each."""
-    attributes = span.attributes
-    return attributes.copy() if attributes else {}  # type: ignore[attr-defined]  # a MappingProxyType
-
-
-class _Started:
-    """A span's start, for the worker."""
-
-    __slots__ = ("_attributes", "_propagated", "_span")
-
-    def __init__(self, span: Span, found: Any, attributes: dict[str, Any] | None) -> None:
-        self._span = span
-        self._propagated = found
-        self._attributes = attributes
-
-    def __call__(self, pipeline: Pipeline) -> None:
-        span, found = self._span, self._propagated
-        context, parent = span.context, span.parent
-        if context is None:
-            return
-        given = self._attributes
-        pipeline.started(
-            SpanStart(
-                trace_id=context.trace_id.to_bytes(16, "big"),
-                span_id=context.span_id.to_bytes(8, "big"),
-                parent_id=parent.span_id.to_bytes(8, "big") if parent is not None and parent.is_valid else b"",
-                start_ns=span.start_time or 0,
-                scope=span.instrumentation_scope.name if span.instrumentation_scope is not None else "",
-                live=LiveSpan(span),
-                propagated=_context(found) if found is not None else None,
-                attributes={key: plain(value) for key, value in given.items()} if given else None,
-            )
-        )
-
-
-class _Ended:
-    """A span's end, for the worker."""
-
-    __slots__ = ("_attributes", "_span")
-
-    def __init__(self, span: ReadableSpan, attributes: dict[str, Any]) -> None:
-        self._span = span
-        self._attributes = attributes
-
-    def __call__(self, pipeline: Pipeline) -> None:
-        view = span_view(self._span, self._attributes)
-        if view is not None:
-            pipeline.ended(view)
-        lost, cut = lost_to_limits(self._span)
-        if lost or cut:
-            pipeline.note_sdk_limits(lost, cut)
-
-
-def _context(found: Any) -> Context:
-    return Context(
-        user=found.user_id,
-        session=found.session_id,
-        tags=tuple(found.tags),
-        metadata=found.metadata,
-        trace_name=found.trace_name,
-        release=found.release,
-        version=found.version,
-        environment=found.environment,
-    )
-
-
 def report(where: str, error: Exception) -> None:
     """Says at most once a minute that something failed at a border to the host; never what it was about."""
     if _may_log(where):
         logger.warning("otel-langfuse: %s in %s; the span is not sent to Langfuse", type(error).__name__, where)
+
+
+def _processors_of(span: Span) -> Any:
+    """The processors of the span's provider, of which the SDK has no public list; it makes a new tuple for each change."""
+    try:
+        return span._span_processor._span_processors  # type: ignore[attr-defined]  # noqa: SLF001
+    except AttributeError:
+        return ()

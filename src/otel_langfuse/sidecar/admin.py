@@ -27,8 +27,8 @@ class Administered(Protocol):
     """What can be looked after."""
 
     @property
-    def healthy(self) -> bool:
-        """Whether new data are taken."""
+    def health(self) -> str:
+        """``ok``, ``refusing`` or ``stopping``."""
         ...
 
     def status(self) -> Mapping[str, Any]:
@@ -58,8 +58,8 @@ def admin_app(sidecar: Administered, key: str | None) -> Starlette:
         return None
 
     async def health(_: Request) -> Response:
-        healthy = sidecar.healthy
-        return JSONResponse({"status": "ok" if healthy else "stopping"}, 200 if healthy else 503)
+        # Full is no reason to be started again: what is in the journal goes on being delivered.
+        return JSONResponse({"status": sidecar.health}, 503 if sidecar.health == "stopping" else 200)
 
     async def status(request: Request) -> Response:
         return refusal(request) or JSONResponse(await run_in_threadpool(sidecar.status))

@@ -130,14 +130,16 @@ class Sidecar:
     # --------------------------------------------------------------------------------------------- upkeep
 
     @property
-    def healthy(self) -> bool:
-        """Whether new data are taken."""
-        return self._taking
+    def health(self) -> str:
+        """``ok``, ``refusing`` (running, and full: the last request was told to come again), ``stopping``."""
+        if not self._taking:
+            return "stopping"
+        return "refusing" if self._intake.refusing else "ok"
 
     def status(self) -> Mapping[str, Any]:
         """Everything that is counted; no content, no secrets."""
         return {
-            "healthy": self.healthy,
+            "health": self.health,
             "started_at": self._started_at,
             "intake": dict(self.counters.counts),
             "lost_before_destinations": dict(self.counters.drops),
@@ -154,8 +156,11 @@ class Sidecar:
     def keep_house(self) -> None:
         """Drops what is older than the journal may be; done by itself twice a minute."""
         if isinstance(self._journal, SqliteJournal):
-            for name, items in self._journal.expire(self._now()).items():
-                self.counters.drop(f"expired_{name}", items, _EXPIRED_REMEDY)
+            self._expire(self._journal)
+
+    def _expire(self, journal: SqliteJournal, *, requests: bool = False) -> None:
+        for name, items in journal.expire(self._now(), requests=requests).items():
+            self.counters.drop(f"expired_{name}", items, _EXPIRED_REMEDY)
 
     # ------------------------------------------------------------------------------------------- building
 
@@ -178,10 +183,14 @@ class Sidecar:
             if name not in self._by_name:
                 journal.forget(name)
                 self.counters.drop("destination_removed", items, _GONE_REMEDY)
-        self.keep_house()
+        self._expire(journal, requests=True)
         recovered = journal.recover()
         for langfuse in self._langfuse:
-            langfuse.restore(recovered.requests.get(langfuse.name, ()), recovered.encoded.get(langfuse.name, {}))
+            langfuse.restore(
+                recovered.requests.get(langfuse.name, ()),
+                recovered.encoded.get(langfuse.name, {}),
+                recovered.promises.get(langfuse.name, ()),
+            )
         for destination in self._destinations:
             for entry, attempted in recovered.entries.get(destination.name, ()):
                 destination.offer(entry, attempted=attempted)

@@ -7,7 +7,7 @@ entry when no claim is left. Between acceptance and that moment the entry surviv
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
@@ -111,11 +111,14 @@ class Recovered:
         entries: By destination, the entries still owed to it, oldest first, each with whether a send was begun.
         requests: By destination, the encoded requests that were not settled, oldest first.
         encoded: By destination and entry id, the spans that stand in journaled or delivered requests already.
+        promises: By destination, the spans that were promised and have not come, each with its start in nanoseconds since
+            the epoch, oldest promise first.
     """
 
     entries: Mapping[str, Sequence[tuple[Entry, bool]]] = field(default_factory=dict)
     requests: Mapping[str, Sequence[EncodedRequest]] = field(default_factory=dict)
     encoded: Mapping[str, Mapping[int, frozenset[SpanKey]]] = field(default_factory=dict)
+    promises: Mapping[str, Sequence[tuple[SpanKey, int]]] = field(default_factory=dict)
 
 
 class Journal(Protocol):
@@ -139,7 +142,12 @@ class Journal(Protocol):
         ...
 
     def payload(self, entry: Entry) -> bytes | None:
-        """The entry's bytes; ``None`` if they are lost (a damaged file), which the journal has counted."""
+        """The entry's bytes; ``None`` if they are lost (a damaged file), which the journal has counted, or it is settled.
+
+        Raises:
+            RefusedError: They cannot be read now (``journal_failed``), or not any more in this process (``shutdown``). The
+                entry stays: ask again later, and do not settle it for that.
+        """
         ...
 
     def attempt(self, entry: Entry, destination: str) -> None:
@@ -166,6 +174,14 @@ class Journal(Protocol):
 
     def request_done(self, request_id: int) -> None:
         """Forgets a request that was delivered or dropped; its spans stay in the ledger while their entry is owed."""
+        ...
+
+    def promise(self, destination: str, key: SpanKey, start_ns: int) -> None:
+        """Remembers that a destination was told of a span that has not come; ``start_ns`` since the epoch. Idempotent."""
+        ...
+
+    def fulfil(self, destination: str, keys: Iterable[SpanKey]) -> None:
+        """Forgets promises: the spans came, or are waited for no more. Idempotent."""
         ...
 
     def recover(self) -> Recovered:

@@ -45,6 +45,8 @@ class Intake:
         self._destinations = destinations
         self._counters = counters
         self._closed = False
+        self.refusing = False
+        """Whether the last request was told to come again."""
 
     def close(self) -> None:
         """Refuses everything from now on."""
@@ -79,9 +81,11 @@ class Intake:
             try:
                 self._keep(signal, payload, items, destinations)
             except RefusedError as error:
+                self.refusing = True
                 self._counters.count("requests_refused")
                 self._counters.count(f"{kind}_refused_{error.reason}", items)
                 raise
+        self.refusing = False
         self._counters.count(f"{kind}_accepted", items)
         return Receipt(rejected, _complaint(rejected) if rejected else "")
 

@@ -13,6 +13,8 @@ __all__ = ["CONTENT_TYPE", "exposition"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
+_EXPIRED = "expired_"
+
 # Metric, its help, and the count of a destination that it shows.
 _COUNTS = (
     ("rows", "Observations written for Langfuse", "rows_out"),
@@ -70,8 +72,8 @@ def _families(status: Mapping[str, Any]) -> Iterator[Metric]:
     dropped = CounterMetricFamily("otel_langfuse_dropped", "Items lost, by reason", labels=("destination", "reason"))
     for destination, state in destinations.items():
         sent.add_metric((destination,), state["sent"])
-        for reason, count in sorted(state["dropped"].items()):
-            dropped.add_metric((destination, reason), count)
+    for labels, count in sorted(_losses(status).items()):
+        dropped.add_metric(labels, count)
     yield sent
     yield dropped
     for name, text, count in _COUNTS:
@@ -85,3 +87,19 @@ def _families(status: Mapping[str, Any]) -> Iterator[Metric]:
             if key in state:
                 gauge.add_metric((destination,), state[key])
         yield gauge
+
+
+def _losses(status: Mapping[str, Any]) -> dict[tuple[str, str], int]:
+    """By destination (empty: none yet) and reason, the items lost.
+
+    What the journal dropped for its age is counted outside of the destinations, as ``expired_<destination>``.
+    """
+    losses: dict[tuple[str, str], int] = {}
+    for destination, state in status["destinations"].items():
+        for reason, count in state["dropped"].items():
+            losses[destination, reason] = count
+    for reason, count in status["lost_before_destinations"].items():
+        named = reason.startswith(_EXPIRED) and len(reason) > len(_EXPIRED)
+        labels = (reason.removeprefix(_EXPIRED), "expired") if named else ("", reason)
+        losses[labels] = losses.get(labels, 0) + count
+    return losses

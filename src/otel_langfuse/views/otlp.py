@@ -21,6 +21,7 @@ __all__ = ["parse_logs", "parse_traces"]
 # trace.proto SpanFlags: bit 8 says that the remote flag is known, bit 9 that the parent is remote.
 _PARENT_IS_REMOTE = 0x200
 _MAX_DEPTH = 64
+_LAST_KIND, _LAST_STATUS = 5, 2  # what is beyond has no meaning, and could not be encoded
 
 
 def _value(value: Any, depth: int = 0) -> Value:
@@ -51,12 +52,12 @@ def _span(span: Any, scope: Any, resource: dict[str, Value]) -> SpanView | None:
         parent_id=parent if len(parent) == 8 and any(parent) else b"",
         parent_remote=bool(span.flags & _PARENT_IS_REMOTE),
         name=span.name,
-        kind=span.kind,
+        kind=span.kind if 0 <= span.kind <= _LAST_KIND else 0,
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
         attributes=_attributes(span.attributes),
         events=[EventView(event.name, event.time_unix_nano, _attributes(event.attributes)) for event in span.events],
-        status_code=span.status.code,
+        status_code=span.status.code if 0 <= span.status.code <= _LAST_STATUS else 0,
         status_message=span.status.message,
         scope_name=scope.name,
         scope_version=scope.version,
@@ -95,11 +96,12 @@ def parse_logs(payload: bytes) -> Iterator[LogView]:
     request = ExportLogsServiceRequest()
     _parse(request, payload, "logs")
     for resource_logs in request.resource_logs:
+        resource = _attributes(resource_logs.resource.attributes)
         for scope_logs in resource_logs.scope_logs:
             for record in scope_logs.log_records:
                 attributes = _attributes(record.attributes) if record.attributes else EMPTY
                 whole = len(record.trace_id) == 16 and len(record.span_id) == 8
-                if not whole and "gen_ai.response.id" not in attributes:
+                if not whole and not attributes.get("gen_ai.response.id"):
                     continue
                 yield LogView(
                     trace_id=record.trace_id if whole else b"",
@@ -109,4 +111,5 @@ def parse_logs(payload: bytes) -> Iterator[LogView]:
                     body=_value(record.body),
                     scope_name=scope_logs.scope.name,
                     time_ns=record.time_unix_nano or record.observed_time_unix_nano,
+                    resource=resource,
                 )

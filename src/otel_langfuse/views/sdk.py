@@ -12,6 +12,7 @@ from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.trace import StatusCode
 
 from otel_langfuse.model import EMPTY, EventView, LogView, SpanView, Value
 
@@ -42,12 +43,14 @@ def _copy(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_attributes(copied: dict[str, Any]) -> Mapping[str, Value]:
-    for key, value in copied.items():
-        if type(value) not in _PLAIN_TYPES:
-            copied[key] = plain(value)
+    if not _PLAIN_TYPES.issuperset(map(type, copied.values())):
+        for key, value in copied.items():
+            if type(value) not in _PLAIN_TYPES:
+                copied[key] = plain(value)
     return copied
 
 
+_UNSET = StatusCode.UNSET  # nearly every span's; looking up an enumeration's value runs Python code
 _PLAIN_TYPES = frozenset((str, int, bool, float))
 _resources: OrderedDict[int, tuple[Resource, Mapping[str, Value]]] = OrderedDict()
 _MAX_RESOURCES = 64
@@ -75,6 +78,7 @@ def span_view(span: ReadableSpan, attributes: dict[str, Any] | None = None) -> S
     parent = span.parent
     scope = span.instrumentation_scope
     status = span.status
+    events = span.events
     return SpanView(
         trace_id=context.trace_id.to_bytes(16, "big"),
         span_id=context.span_id.to_bytes(8, "big"),
@@ -85,8 +89,8 @@ def span_view(span: ReadableSpan, attributes: dict[str, Any] | None = None) -> S
         start_ns=span.start_time or 0,
         end_ns=span.end_time or 0,
         attributes=_attributes(span.attributes) if attributes is None else _plain_attributes(attributes),
-        events=[EventView(event.name, event.timestamp, _attributes(event.attributes)) for event in span.events],
-        status_code=status.status_code.value,
+        events=[EventView(event.name, event.timestamp, _attributes(event.attributes)) for event in events] if events else [],
+        status_code=0 if status.status_code is _UNSET else status.status_code.value,
         status_message=status.description or "",
         scope_name=scope.name if scope is not None else "",
         scope_version=(scope.version or "") if scope is not None else "",
@@ -98,7 +102,7 @@ def log_view(record: Any, scope_name: str = "") -> LogView | None:
     """The view of an SDK log record; ``None`` when it names neither a span nor a response."""
     attributes = _attributes(record.attributes)
     whole = bool(record.trace_id and record.span_id)
-    if not whole and "gen_ai.response.id" not in attributes:
+    if not whole and not attributes.get("gen_ai.response.id"):
         return None
     name = getattr(record, "event_name", None) or attributes.get("event.name") or ""
     return LogView(

@@ -24,9 +24,9 @@ from otel_langfuse.sidecar.config.schema import (
     JournalExtension,
     LangfuseExporter,
     LangfuseProcessor,
+    LangfuseQueue,
     OtlpGrpcExporter,
     OtlpHttpExporter,
-    Queue,
     Retry,
     ServerTls,
 )
@@ -67,7 +67,7 @@ def _check_model(where: Where, model: BaseModel, problems: Problems) -> None:
             _check_pair(where, model, problems)
         case HttpProtocol():
             _check_paths(where, model, problems)
-        case Queue(queue_size=size) if size < MIB:
+        case LangfuseQueue(queue_size=size) if size < MIB:
             problems.warn((*where, "queue_size"), f"{size} bytes hold hardly a request; sizes are in bytes here, like 256MiB")
         case Retry(initial_interval=first, max_interval=most) if most < first:
             problems.error((*where, "max_interval"), "is shorter than initial_interval; make it longer")

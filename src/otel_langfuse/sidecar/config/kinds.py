@@ -91,6 +91,7 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
 """By section and type, what to do about a component that only a stock Collector has."""
 
 _QUEUE = "the queue is bounded in bytes and always there"
+_PACE = "take it out: a langfuse exporter chooses its pauses itself and heeds Retry-After; max_elapsed_time bounds them"
 _CORS = "browsers send to a stock Collector in front, which knows CORS"
 _PROXY = "set HTTPS_PROXY and NO_PROXY in the environment"
 
@@ -102,6 +103,8 @@ INSTEAD_OF_KEYS: Mapping[str, str] = {
     "batch": _DELIVERY,
     "block_on_overflow": f"take it out: {_QUEUE}; a full one loses data of this destination only, counted",
     "wait_for_result": f"take it out: {_QUEUE}",
+    **dict.fromkeys(("initial_interval", "max_interval", "multiplier", "randomization_factor"), _PACE),
+    "num_consumers": "take it out: a langfuse exporter sends in order, one request at a time",
     "insecure_skip_verify": "name the certificate authority in ca_file",
     "min_version": "take it out: TLS 1.2 is the oldest that is spoken",
     "max_version": "take it out: the newest TLS that both sides know is spoken",

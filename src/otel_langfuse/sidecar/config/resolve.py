@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from typing import TypeVar
 
 from otel_langfuse.sidecar.config.checks import check_values
 from otel_langfuse.sidecar.config.components import Component, Parts
+from otel_langfuse.sidecar.config.oversize import warn_oversize
 from otel_langfuse.sidecar.config.pipelines import Pipeline, looked_up, pipelines_of
 from otel_langfuse.sidecar.config.plan import LangfuseEnd, Listener, OtlpEnd, Plan
 from otel_langfuse.sidecar.config.ports import Place, check_places, check_targets
@@ -32,6 +34,7 @@ from otel_langfuse.sidecar.entry import Signal
 __all__ = ["resolve"]
 
 E = TypeVar("E", Admin, JournalExtension)
+End = TypeVar("End", LangfuseEnd, OtlpEnd)
 
 
 def resolve(parts: Parts, problems: Problems) -> Plan:
@@ -56,17 +59,32 @@ def resolve(parts: Parts, problems: Problems) -> Plan:
     check_targets(used, places, problems)
     if parts.service is not None:
         _warn_unused(parts, pipelines, extensions, problems)
-    langfuse = tuple(_langfuse_ends(used, pipelines, problems))
-    otlp = tuple(_otlp_ends(used, pipelines, parts, problems))
+    journaled = journal is not None and journal[1].directory is not None
+    langfuse = tuple(_patient(end, journaled) for end in _langfuse_ends(used, pipelines, problems))
+    otlp = tuple(_patient(end, journaled) for end in _otlp_ends(used, pipelines, parts, problems))
+    kept = journal[1] if journal else JournalExtension()
+    warn_oversize([listener for listener, _ in listeners], [*langfuse, *otlp], kept, problems)
     return Plan(
         listeners=tuple(listener for listener, _ in listeners),
         langfuse=langfuse,
         otlp=otlp,
         admin=admin[1] if admin else None,
-        journal=journal[1] if journal else JournalExtension(),
+        journal=kept,
         service=service,
         warnings=problems.warnings,
     )
+
+
+def _patient(end: End, journaled: bool) -> End:
+    """The end, never giving up if its data are on disk and nobody said otherwise: the journal's ``max_age`` bounds that."""
+    exporter = end.exporter
+    if not journaled or isinstance(exporter, DebugExporter):
+        return end
+    retry = exporter.retry_on_failure
+    if "max_elapsed_time" in retry.model_fields_set:
+        return end
+    patient = retry.model_copy(update={"max_elapsed_time": 0.0})
+    return replace(end, exporter=exporter.model_copy(update={"retry_on_failure": patient}))
 
 
 def _used(pipelines: Sequence[Pipeline]) -> list[Component]:

@@ -22,6 +22,8 @@ __all__ = [
     "JournalExtension",
     "LangfuseExporter",
     "LangfuseProcessor",
+    "LangfuseQueue",
+    "LangfuseRetry",
     "LangfuseTls",
     "OtlpGrpcExporter",
     "OtlpHttpExporter",
@@ -80,25 +82,36 @@ class Authentication(_Model):
     """Id of an extension, for example ``bearertokenauth``."""
 
 
-class Queue(_Model):
-    """The queue in front of a destination."""
+class LangfuseQueue(_Model):
+    """The queue in front of a Langfuse project."""
 
     queue_size: Size = 256 * MIB
     """Bytes it holds, on disk with a journal. Beyond, the newest data are dropped for this destination and counted."""
     sizer: Literal["bytes"] = "bytes"
     """Queues are bounded in bytes, nothing else."""
+
+
+class Queue(LangfuseQueue):
+    """The queue in front of an OTLP backend."""
+
     num_consumers: Annotated[int, Field(ge=1, le=64)] = 4
     """Requests in flight at once."""
 
 
-class Retry(_Model):
+class LangfuseRetry(_Model):
     """What happens to a request that failed in a way that may pass."""
 
     enabled: bool = True
+    max_elapsed_time: Duration = 600.0
+    """Age of the first failure after which a request is dropped; 0: never, and that is the default with a journal
+    directory, where the journal's max_age ends it."""
+
+
+class Retry(LangfuseRetry):
+    """What happens to a request that failed in a way that may pass, and when it is sent again."""
+
     initial_interval: Duration = 0.5
     max_interval: Duration = 30.0
-    max_elapsed_time: Duration = 600.0
-    """Age of the first failure after which a request is dropped; 0: never."""
     multiplier: Annotated[float, Field(ge=1, le=100)] = 2.0
     randomization_factor: Annotated[float, Field(ge=0, le=1)] = 0.5
 
@@ -245,8 +258,8 @@ class LangfuseExporter(_Model):
     flush_at: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     flush_interval: Duration = 1.0
     request_bytes: Size = 4 * MIB
-    sending_queue: Queue = Queue()
-    retry_on_failure: Retry = Retry()
+    sending_queue: LangfuseQueue = LangfuseQueue()
+    retry_on_failure: LangfuseRetry = LangfuseRetry()
 
 
 class _OtlpExporter(_Model):

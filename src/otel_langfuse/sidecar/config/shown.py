@@ -6,7 +6,13 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import urlsplit
 
 from otel_langfuse.sidecar.config.plan import LangfuseEnd, Listener, OtlpEnd, Plan
-from otel_langfuse.sidecar.config.schema import DebugExporter, JournalExtension, LangfuseProcessor, OtlpGrpcExporter
+from otel_langfuse.sidecar.config.schema import (
+    DebugExporter,
+    JournalExtension,
+    LangfuseProcessor,
+    LangfuseRetry,
+    OtlpGrpcExporter,
+)
 from otel_langfuse.sidecar.entry import Signal
 
 __all__ = ["describe"]
@@ -53,6 +59,7 @@ def _project(end: LangfuseEnd) -> Iterator[str]:
     # Only what looks like a public key is shown; something else may have been put there by mistake.
     yield f"key {exporter.public_key[:10]}…" if exporter.public_key.startswith("pk-lf-") else "key set"
     yield _queue(exporter.sending_queue.queue_size)
+    yield _patience(exporter.retry_on_failure)
     yield from _processor(end.processor)
     if end.values is not None and end.processor.routing is not None:
         values = ", ".join(repr(value) for value in sorted(end.values)) or "no value"
@@ -86,6 +93,7 @@ def _backend(end: OtlpEnd) -> Iterator[str]:
         yield f"OTLP/HTTP to {' and '.join(addresses)}"
     yield f"compression {exporter.compression}"
     yield _queue(exporter.sending_queue.queue_size)
+    yield _patience(exporter.retry_on_failure)
     yield f"content {exporter.content}"
     if exporter.sampling.percentage < 100:
         yield f"{exporter.sampling.percentage:g}% of the traces"
@@ -114,6 +122,12 @@ def _url(url: str) -> str:
 
 def _queue(size: int) -> str:
     return f"queue {_size(size)}"
+
+
+def _patience(retry: LangfuseRetry) -> str:
+    if not retry.enabled:
+        return "no retries"
+    return f"retries for {_seconds(retry.max_elapsed_time)}" if retry.max_elapsed_time else "retries without end"
 
 
 def _size(size: int) -> str:

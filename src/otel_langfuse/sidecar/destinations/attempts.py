@@ -7,7 +7,7 @@ taken out of what it makes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from otel_langfuse.counters import Counters
 from otel_langfuse.errors import PayloadError
@@ -51,6 +51,11 @@ def given_up(piece: Piece, reason: str = "", message: str = "") -> Result:
     return Result(Verdict("permanent", reason, message), piece.start, stop)
 
 
+def _put_off(piece: Piece, message: str, after: float) -> Result:
+    """A result that no backend was asked for: the piece stays as it is and comes again ``after`` seconds."""
+    return replace(given_up(piece), verdict=Verdict("retry", "journal_failed", message, after))
+
+
 class Attempts:
     """Makes attempts; used by several threads.
 
@@ -89,7 +94,10 @@ class Attempts:
     def make(self, piece: Piece, deadline: float) -> Result:
         """Sends a piece once, or finds that nothing of it is to be sent; ``deadline`` ends every attempt."""
         entry = piece.owed.entry
-        payload = self._journal.payload(entry)
+        try:
+            payload = self._journal.payload(entry)
+        except RefusedError as error:
+            return _put_off(piece, f"{self._name}: {entry.items} spans or log records wait: {error}", error.retry_after)
         if payload is None:
             return given_up(piece)  # The journal lost it, and has counted it.
         try:

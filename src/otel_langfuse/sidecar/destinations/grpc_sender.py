@@ -1,29 +1,28 @@
-"""OTLP over gRPC: one unary call, the request's bytes as they are.
+"""OTLP over gRPC: one unary call for each request, by connections that carry one call at a time.
 
 Rules:
 
-- The channel is made at the first call, by the process that makes it.
-- gRPC's own retries are off: a request leaves once for each ``send``.
-- Connecting ends before the call's deadline does, so that "never connected", whose outcome is known, differs from "no
-  answer", whose is not.
-- A connection on which several calls in a row got no answer may be dead without knowing it (a host that vanished): the
-  next call opens a new one, the old one closes when its last call has ended.
-- The proxy comes from gRPC's own variables: ``https_proxy``, ``http_proxy``, ``no_proxy``.
+- A call takes an idle connection, or opens one, so that there are as many as there are calls at a time.
+- A message is compressed here, by the fastest means there is; gRPC's own library would take most of the process' time.
+- A request leaves once for each ``send``. It leaves a second time only if the server says that it did nothing with it.
+- Connecting ends before the call's deadline does: "never connected", whose outcome is known, differs from "no answer",
+  whose is not.
+- A connection on which a call got no answer in time is given up: it may be dead without knowing it.
+- The proxy comes from gRPC's own variables; see ``dialling.py``.
 """
 
 from __future__ import annotations
 
-import ssl
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+import time
+from collections.abc import Mapping
 
-import grpc
-
-from otel_langfuse.langfuse.transport import uninstrumented
+from otel_langfuse.langfuse.request import compress
 from otel_langfuse.sidecar.config.schema import ClientTls
+from otel_langfuse.sidecar.destinations.dialling import UnsentError, dial
+from otel_langfuse.sidecar.destinations.grpc_call import KEEP, CallError, call_fields, message_of, prefix_of
+from otel_langfuse.sidecar.destinations.http2 import Connection
+from otel_langfuse.sidecar.destinations.http2_frames import BrokenError, Reply, ResetError, UnprocessedError, header_block
 from otel_langfuse.sidecar.destinations.verdicts import Sent, Target, Verdict, judge_call, judge_response
 from otel_langfuse.sidecar.entry import Signal
 
@@ -33,20 +32,8 @@ _METHODS = {
     Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 }
-_PATIENCE = 3  # calls without an answer, in a row, after which a connection is given up
-_LONGEST_RECONNECT = 5_000  # ms between attempts to connect: gRPC's own 120 s would outlast the outage
 _CONNECT_SHARE = 0.8  # of the timeout
-
-
-class _Line:
-    """A channel, and how its calls went."""
-
-    def __init__(self, channel: Any) -> None:
-        self.channel = channel
-        self.calls = {signal: channel.unary_unary(method) for signal, method in _METHODS.items()}
-        self.users = 0
-        self.silent = 0
-        self.retired = False
+_OF_RESET = {8: "CANCELLED", 11: "RESOURCE_EXHAUSTED", 12: "PERMISSION_DENIED"}  # HTTP/2's code to gRPC's
 
 
 class GrpcSender:
@@ -76,25 +63,14 @@ class GrpcSender:
         self._target = target
         self._address, self._secure = address_of(endpoint, tls)
         self._tls = tls
-        self._metadata = tuple(
-            (name.lower(), value.encode("latin-1") if name.lower().endswith("-bin") else value)
-            for name, value in headers.items()
-        )
-        self._compression = grpc.Compression.Gzip if compressed else grpc.Compression.NoCompression
-        self._options = [
-            ("grpc.enable_retries", 0),
-            ("grpc.primary_user_agent", user_agent),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.initial_reconnect_backoff_ms", 250),
-            ("grpc.min_reconnect_backoff_ms", max(int(timeout * 1000 * _CONNECT_SHARE), 100)),
-            ("grpc.max_reconnect_backoff_ms", _LONGEST_RECONNECT),
-            # Two senders to one address share no connection: a retired one would come back.
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        if tls.server_name_override:
-            self._options.append(("grpc.ssl_target_name_override", tls.server_name_override))
+        self._headers = dict(headers)
+        self._compressed = compressed
+        self._timeout = timeout
+        self._user_agent = user_agent
         self._lock = threading.Lock()
-        self._line: _Line | None = None
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+        self._blocks: dict[Signal, tuple[float, bytes]] = {}
 
     def __repr__(self) -> str:
         return f"GrpcSender({self._target.host})"
@@ -102,84 +78,118 @@ class GrpcSender:
     def send(self, signal: Signal, payload: bytes, items: int, timeout: float) -> Verdict:
         """See ``Sender``."""
         sent = Sent(signal, items)
+        deadline = time.monotonic() + timeout
+        body = compress(payload) if self._compressed else payload
         try:
-            with self._using() as line, uninstrumented():
-                return self._call(line, sent, payload, timeout)
-        except _UnusableError as error:
-            return Verdict("retry", "expired", f"{self._target.name}: {sent} cannot be sent: {error}.")
-
-    def _call(self, line: _Line, sent: Sent, payload: bytes, timeout: float) -> Verdict:
-        try:
-            response = line.calls[sent.signal](payload, timeout=timeout, metadata=self._metadata, compression=self._compression)
-        except grpc.RpcError as error:
-            code, details, trailers = _told(error)
-            line.silent = line.silent + 1 if code == "DEADLINE_EXCEEDED" else 0
-            return judge_call(code, details, sent, self._target, trailers)
-        line.silent = 0
-        return judge_response(response, sent, self._target)
+            message = message_of(self._call(signal, body, timeout, deadline))
+        except CallError as failed:
+            return judge_call(failed.code, failed.details, sent, self._target, failed.trailers)
+        return judge_response(message, sent, self._target)
 
     def close(self) -> None:
-        """See ``Sender``."""
+        """See ``Sender``; calls that are under way break."""
         with self._lock:
-            line, self._line = self._line, None
-        if line is not None:
-            line.channel.close()
+            idle, self._idle = self._idle, []
+            for connection in self._busy:
+                connection.abort()
+            self._busy.clear()
+        for connection in idle:
+            connection.close()
 
-    @contextmanager
-    def _using(self) -> Iterator[_Line]:
-        with self._lock:
-            line = self._line
-            if line is not None and line.silent >= _PATIENCE:
-                line.retired, line = True, None
-            if line is None:
-                line = self._line = _Line(self._channel())
-            line.users += 1
+    def _call(self, signal: Signal, body: bytes, timeout: float, deadline: float) -> Reply:
+        """One call, and another if the server says that the first never was."""
         try:
-            yield line
+            return self._once(signal, body, timeout, deadline)
+        except UnprocessedError:
+            pass
+        try:
+            return self._once(signal, body, timeout, deadline)
+        except UnprocessedError as error:
+            raise CallError("UNAVAILABLE", str(error)) from None
+
+    def _once(self, signal: Signal, body: bytes, timeout: float, deadline: float) -> Reply:
+        """One call.
+
+        Raises:
+            CallError: There is no answer, for a reason that has a status.
+            UnprocessedError: The server did nothing with it.
+        """
+        connection = self._take(deadline - timeout * (1 - _CONNECT_SHARE))
+        kept = False
+        try:
+            prefix = prefix_of(len(body), compressed=self._compressed)
+            reply = connection.call(self._block(signal, timeout), prefix, body, deadline)
+            kept = True
+        except ResetError as reset:
+            kept = True
+            raise CallError(_OF_RESET.get(reset.code, "INTERNAL"), str(reset)) from None
+        except TimeoutError:
+            raise CallError("DEADLINE_EXCEEDED", "Deadline Exceeded") from None
+        except BrokenError as error:
+            raise CallError("UNAVAILABLE", str(error)) from None
         finally:
-            with self._lock:
-                line.users -= 1
-                over = not line.users and (line.retired or line.silent >= _PATIENCE)
-                if over and self._line is line:
-                    self._line = None
-            if over:
-                line.channel.close()
+            self._give_back(connection, kept=kept)
+        return reply
 
-    def _channel(self) -> Any:
-        if not self._secure:
-            return grpc.insecure_channel(self._address, options=self._options)
-        tls = self._tls
-        authorities = tls.ca_file or ssl.get_default_verify_paths().cafile
-        credentials = grpc.ssl_channel_credentials(
-            _read(authorities), _read(tls.key_file) if tls.cert_file else None, _read(tls.cert_file)
+    def _block(self, signal: Signal, timeout: float) -> bytes:
+        """A call's header fields; those of the last timeout are kept, which is nearly always the same."""
+        known = self._blocks.get(signal)
+        if known is not None and known[0] == timeout:
+            return known[1]
+        block = header_block(
+            call_fields(
+                _METHODS[signal],
+                authority=self._tls.server_name_override or self._address,
+                secure=self._secure,
+                timeout=timeout,
+                compressed=self._compressed,
+                user_agent=self._user_agent,
+                headers=self._headers,
+            )
         )
-        return grpc.secure_channel(self._address, credentials, options=self._options)
+        self._blocks[signal] = (timeout, block)
+        return block
 
+    # Connections.
 
-class _UnusableError(Exception):
-    """A file that the channel needs cannot be read."""
+    def _take(self, deadline: float) -> Connection:
+        """A connection that the server has not ended, the one used last if there are several."""
+        while True:
+            with self._lock:
+                connection = self._idle.pop() if self._idle else None
+                if connection is not None:
+                    self._busy.add(connection)
+            if connection is None:
+                break
+            if connection.ready():
+                return connection
+            self._give_back(connection, kept=False)
+        try:
+            connection = Connection(dial(self._address, self._tls if self._secure else None, deadline), keep=KEEP)
+        except UnsentError as error:
+            raise CallError("UNAVAILABLE", str(error)) from None
+        with self._lock:
+            self._busy.add(connection)
+        try:
+            connection.open(deadline)
+        except (BrokenError, TimeoutError) as error:
+            self._give_back(connection, kept=False)
+            raise CallError("UNAVAILABLE", f"failed to connect: {error}") from None
+        return connection
 
-
-def _read(path: str | None) -> bytes | None:
-    if not path:
-        return None
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise _UnusableError(f"the file {path} cannot be read ({type(error).__name__})") from None
-
-
-def _told(error: Any) -> tuple[str, str, tuple[tuple[str, str | bytes], ...]]:
-    """Name of the status, its words, and the trailing metadata of a failed call."""
-    if not hasattr(error, "code"):  # every error of a call is a call too, but its type does not say so
-        return "UNKNOWN", type(error).__name__, ()
-    code = error.code()
-    trailers = tuple((name, value) for name, value in error.trailing_metadata() or ())
-    return (code.name if code is not None else "UNKNOWN"), error.details() or "", trailers
+    def _give_back(self, connection: Connection, *, kept: bool) -> None:
+        with self._lock:
+            if kept and connection in self._busy:  # else it was closed meanwhile
+                self._idle.append(connection)
+            else:
+                kept = False
+            self._busy.discard(connection)
+        if not kept:
+            connection.close()
 
 
 def address_of(endpoint: str, tls: ClientTls) -> tuple[str, bool]:
-    """The address that gRPC dials, and whether by TLS: as the scheme says, else unless ``tls.insecure`` is set."""
+    """Host and port, and whether by TLS: as the scheme says, else unless ``tls.insecure`` is set."""
     scheme, sign, rest = endpoint.partition("://")
     if sign and scheme.lower() in ("http", "https"):
         return rest.partition("/")[0].rpartition("@")[2], scheme.lower() == "https"

@@ -6,7 +6,6 @@ The proxy comes from ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``, read at t
 
 from __future__ import annotations
 
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -105,14 +104,9 @@ class _Pool(Connections):
     """Connections for several threads, with a client certificate and an expected name."""
 
     def __init__(self, proxy: str | None, tls: ClientTls, size: int) -> None:
-        super().__init__(proxy=proxy, ca_file=tls.ca_file)
+        certificate = (tls.cert_file, tls.key_file) if tls.cert_file else None
+        super().__init__(proxy=proxy, ca_file=tls.ca_file, certificate=certificate)
         options: dict[str, Any] = self._manager.connection_pool_kw
         options["maxsize"] = size
-        if tls.cert_file:
-            try:
-                options["ssl_context"].load_cert_chain(tls.cert_file, tls.key_file)
-            except (OSError, ValueError, ssl.SSLError) as error:
-                message = f"the client certificate {tls.cert_file} cannot be used ({type(error).__name__})"
-                raise TransportError("tls", message) from None
         if tls.server_name_override:
             options["server_hostname"] = options["assert_hostname"] = tls.server_name_override

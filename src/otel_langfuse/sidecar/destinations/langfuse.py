@@ -6,8 +6,8 @@ Rules:
   Langfuse waits in the journal and not in memory.
 - Spans are decoded once, here. A span that routing gives to another project is not seen by this one's pipeline.
 - An entry is settled when each of its spans is part of a journaled request, left out, or dropped and counted. After a
-  crash the entries that were not are read again; spans that stand in a request already only give their context. So are
-  entries with a span whose promised parent has not come: the next process knows what this one promised.
+  crash the entries that were not are read again; spans that stand in a request already only give their context. What was
+  promised is journaled too.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.errors import PayloadError
-from otel_langfuse.langfuse.copy import LangfuseCopy
+from otel_langfuse.langfuse.copy import Draft, LangfuseCopy
 from otel_langfuse.langfuse.outlet import delivery_of, masker_of, media_of
 from otel_langfuse.langfuse.request import Request
 from otel_langfuse.langfuse.transport import Transport
@@ -33,8 +32,10 @@ from otel_langfuse.pipeline.window import Window
 from otel_langfuse.settings import Settings
 from otel_langfuse.sidecar.config.plan import LangfuseEnd
 from otel_langfuse.sidecar.destinations.claims import Claims
+from otel_langfuse.sidecar.destinations.inbox import Inbox
 from otel_langfuse.sidecar.destinations.keeper import Keeper
-from otel_langfuse.sidecar.entry import EncodedRequest, Entry, Journal, Signal, SpanKey
+from otel_langfuse.sidecar.destinations.routing import Route
+from otel_langfuse.sidecar.entry import EncodedRequest, Entry, Journal, RefusedError, Signal, SpanKey
 from otel_langfuse.views.otlp import parse_logs, parse_traces
 
 __all__ = ["LangfuseDestination"]
@@ -47,12 +48,11 @@ _BATCH = 64  # rows handed to delivery at a time
 _MEDIA_SHARE = 0.3  # of the time for shutdown
 _MAPPING_SHARE = 0.6
 _RECORDS_PATIENCE = 60.0  # seconds that log records are kept for spans that are still to come
-_MAX_OPEN = 1800.0  # seconds that a trace is remembered whose promised parent does not come
+_MAX_OPEN = 3600.0  # seconds that a trace is remembered whose promised parent does not come
+_MAX_IDS = 100_000  # spans of forgotten traces that are remembered by their ids
+_SPAN_BYTES = 2048
 _BUG_REMEDY = "This is a bug in otel-langfuse; please report it with the log line before this one."
 _SHUTDOWN_REMEDY = "They waited for Langfuse when the sidecar had to stop; a journal (journal.directory) would have kept them."
-_NO_ROUTE_REMEDY = "No route takes their value, and there is no default: see processors.langfuse.routing."
-
-Job = Callable[[], None]
 
 
 class LangfuseDestination:
@@ -80,22 +80,22 @@ class LangfuseDestination:
         self._end = end
         self._journal = journal
         self._clock = clock
-        self._wait = wait
         self.counters = Counters()
         self._claims = Claims(journal, end.name, _RECORDS_PATIENCE)
         self._copy = LangfuseCopy(masker_of(settings, None, self.counters), inline_bytes=settings.media_inline_bytes)
+        self._keeper = Keeper(journal, end.name, self._claims, self.counters)
         self._delivery = delivery_of(
             settings,
             self.counters,
             transport,
-            custodian=Keeper(journal, end.name, self._claims, self.counters),
+            custodian=self._keeper,
             max_age=_max_age(end),
             # The bound is kept by not reading on; a window that empties at once must find room.
             queue_bytes=_UNSENT_BYTES + 4 * end.processor.window_bytes,
             name=end.name,
         )
-        self._media = media_of(settings, self.counters, transport)
-        options = replace(Options.of(settings), max_open=_MAX_OPEN)
+        self._media = media_of(settings, self.counters, transport, lost=self._lose)
+        options = replace(Options.of(settings), max_open=_MAX_OPEN, max_ids=_MAX_IDS)
         self._pipeline = Pipeline(
             self._take, options, counters=self.counters, clock=clock, on_left_out=lambda view: self._settle(view)
         )
@@ -109,16 +109,13 @@ class LangfuseDestination:
             on_error=self._not_mapped,
             on_repeated=self._settle,
         )
+        self._route = Route(end, self.counters)
         self._rows: list[EncodedSpan] = []
         self._encoded: dict[int, frozenset[SpanKey]] = {}
         self._encoded_before: set[SpanKey] = set()
         self._may_log = OncePerInterval(60.0, clock)
-        self._changed = threading.Condition()
-        self._queue: deque[Entry] = deque()
-        self._jobs: deque[Job] = deque()
-        self._bytes = 0
-        self._stopping = False
-        self._stopped = False
+        self._inbox = Inbox(end.exporter.sending_queue.queue_size, clock, wait)
+        self._pause_until = 0.0
         self._thread: threading.Thread | None = None
         self._outcome: bool | None = None
 
@@ -136,27 +133,34 @@ class LangfuseDestination:
 
     def has_room(self, size: int) -> bool:
         """Whether an entry of ``size`` bytes fits into the queue."""
-        return self._bytes + size <= self._end.exporter.sending_queue.queue_size
+        return self._inbox.has_room(size)
 
     def offer(self, entry: Entry, *, attempted: bool = False) -> None:
         """Queues an entry. Whether it was attempted does not matter: what is sent are requests of their own."""
-        with self._changed:
-            self._queue.append(entry)
-            self._bytes += entry.size
-            self._changed.notify_all()
+        if not self._inbox.put(entry):
+            self._leave([entry])
 
     def refuse(self, entry: Entry, reason: str, remedy: str) -> None:
         """Counts an entry that did not come here."""
         self._drop(entry, reason, remedy)
 
-    def restore(self, requests: Sequence[EncodedRequest], encoded: Mapping[int, frozenset[SpanKey]]) -> None:
+    def restore(
+        self,
+        requests: Sequence[EncodedRequest],
+        encoded: Mapping[int, frozenset[SpanKey]],
+        promises: Sequence[tuple[SpanKey, int]] = (),
+    ) -> None:
         """Takes over what an earlier process left; before ``start``.
 
         Args:
             requests: Journaled requests that were not settled, oldest first.
             encoded: By entry id, the spans that stand in journaled requests already.
+            promises: Parents that rows stand below and that had not come, with their start.
         """
         self._encoded = dict(encoded)
+        for (trace_id, span_id), _ in promises:
+            self._pipeline.owe(trace_id, span_id)
+        self._keeper.promised(key for key, _ in promises)
         self._delivery.restore(
             [Request(r.body, r.compressed, r.spans, outcome_unknown=r.attempted, id=r.id) for r in requests],
         )
@@ -169,18 +173,20 @@ class LangfuseDestination:
     # -------------------------------------------------------------------------------------------- its end
 
     def flush(self, timeout: float) -> bool:
-        """Ends all waits; whether everything offered before is delivered or dropped within ``timeout`` seconds."""
+        """Ends all waits; whether everything offered before is delivered or dropped within ``timeout`` seconds.
+
+        ``False`` at once when the destination is stopping.
+        """
         deadline = self._clock() + timeout
-        done = threading.Event()
 
         def last() -> None:
             self._window.flush()
             self._hand_over()
-            done.set()
 
-        self._do(last)
+        job = self._inbox.do(last)
+        job.over.wait(timeout)
         return (
-            done.wait(timeout)
+            job.done
             and self._media.force_flush(max(deadline - self._clock(), 0.0))
             and self._delivery.force_flush(max(deadline - self._clock(), 0.0))
         )
@@ -190,45 +196,41 @@ class LangfuseDestination:
         if self._outcome is not None:
             return self._outcome
         deadline = self._clock() + timeout
-        done = threading.Event()
 
         def last() -> None:
             self._window.close(for_good=not self._journal.durable)
             self._hand_over()
-            done.set()
 
-        self._do(last)
-        in_time = done.wait(timeout * _MAPPING_SHARE) if self._thread is not None else False
-        with self._changed:
-            self._stopping = True
-            left, self._queue = list(self._queue), deque()
-            self._changed.notify_all()
+        job = self._inbox.do(last)
+        if self._thread is not None:
+            job.over.wait(timeout * _MAPPING_SHARE)
+        left = self._inbox.close()
         self._media.shutdown(max(deadline - self._clock(), 0.0) * _MEDIA_SHARE)
         delivered = self._delivery.shutdown(max(deadline - self._clock(), 0.0))
         if self._thread is not None:
             self._thread.join(max(deadline - self._clock(), 0.0))
-        if delivered and in_time and not left:
-            self._claims.settle_records()
-        for entry in left:
-            if self._journal.durable:
-                self.counters.count("left_in_journal", entry.items)
-            else:
-                self._drop(entry, "shutdown", _SHUTDOWN_REMEDY)
-        if not in_time:
+        self._leave(left)
+        if not job.done:
             if self._journal.durable:
                 self.counters.count("left_in_journal", self._window.spans)
             else:
                 self.counters.drop("shutdown", self._window.spans, _SHUTDOWN_REMEDY)
-        self._outcome = delivered and in_time and not left
+        self._outcome = delivered and job.done and not left
         return self._outcome
+
+    def _leave(self, entries: Sequence[Entry]) -> None:
+        """Counts entries that were not read."""
+        for entry in entries:
+            if self._journal.durable:
+                self.counters.count("left_in_journal", entry.items)
+            else:
+                self._drop(entry, "shutdown", _SHUTDOWN_REMEDY)
 
     def status(self) -> dict[str, Any]:
         """See `Destination.status`; besides, the window's ``waiting_spans`` and ``waiting_bytes``."""
         delivered = self._delivery.status()
         counts = self.counters.counts
-        with self._changed:
-            oldest = self._queue[0].received_at if self._queue else None
-            queued, items = self._bytes, len(self._queue)
+        queued, items, oldest = self._inbox.status()
         return {
             "queue_bytes": queued + delivered["queue_bytes"] + self._media.queue_bytes,
             "queue_items": items,
@@ -243,18 +245,15 @@ class LangfuseDestination:
 
     # ----------------------------------------------------------------------------------------- the thread
 
-    def _do(self, job: Job) -> None:
-        """Has ``job`` done by the thread after everything that is queued now."""
-        with self._changed:
-            self._jobs.append(job)
-            self._changed.notify_all()
-
     def _run(self) -> None:
         next_tick = self._clock() + _TICK
-        while not self._stopped:
-            job = self._next(next_tick)
+        while not self._inbox.closed:
+            work = self._inbox.next(next_tick, may_read=self._may_read, idle=self._is_idle)
             try:
-                job()
+                if isinstance(work, Entry):
+                    self._read(work)
+                elif work is not None:
+                    work.run()
                 if self._clock() >= next_tick:
                     self._tick()
                     next_tick = self._clock() + _TICK
@@ -262,37 +261,31 @@ class LangfuseDestination:
             except Exception as error:  # noqa: BLE001  # a border: the thread must outlive whatever one request brings
                 self._report(error)
 
-    def _next(self, next_tick: float) -> Job:
-        """What to do next, waited for: an entry, a job once no entry is left, or nothing because time has passed."""
-        with self._changed:
-            while True:
-                if self._stopping:
-                    self._stopped = True
-                    return _nothing
-                has_room = self._delivery.status()["queue_bytes"] < _UNSENT_BYTES
-                if self._queue and has_room:
-                    entry = self._queue.popleft()
-                    self._bytes -= entry.size
-                    return lambda: self._read(entry)
-                if self._jobs and not self._queue:
-                    return self._jobs.popleft()
-                left = next_tick - self._clock()
-                if left <= 0:
-                    return _nothing
-                idle = not self._queue and not self._window.spans and not self._pipeline.remembered and not self._claims.spans
-                self._wait(self._changed, None if idle and not self._claims.records else left)
+    def _may_read(self) -> bool:
+        return self._clock() >= self._pause_until and self._delivery.status()["queue_bytes"] < _UNSENT_BYTES
+
+    def _is_idle(self) -> bool:
+        return not (self._window.spans or self._pipeline.remembered or self._claims.spans or self._claims.records)
 
     def _tick(self) -> None:
         if self._delivery.status()["queue_bytes"] < _UNSENT_BYTES:
             self._window.tick()
-        self._claims.settle_records(self._clock())
+            if self._inbox.empty:
+                # What has not been read yet may need them.
+                self._claims.settle_records(self._clock())
 
     # -------------------------------------------------------------------------------------------- mapping
 
     def _read(self, entry: Entry) -> None:
-        payload = self._journal.payload(entry)
+        try:
+            payload = self._journal.payload(entry)
+        except RefusedError as error:
+            self._inbox.put_back(entry)
+            self._pause_until = self._clock() + error.retry_after
+            self._report(error)
+            return
         if payload is None:
-            self._journal.done(entry, self.name)  # damaged; the journal has counted it
+            self._journal.done(entry, self.name)  # damaged or expired; the journal has counted it
             return
         try:
             if entry.signal is Signal.LOGS:
@@ -309,37 +302,31 @@ class LangfuseDestination:
         if self._journal.durable:
             self._claims.open_records(entry, self._clock())
         for record in parse_logs(payload):
-            self._window.content(record)
+            if record.has_content and self._route.takes_record(record):
+                self._window.content(record)
 
     def _read_spans(self, entry: Entry, payload: bytes) -> None:
-        views = [view for view in parse_traces(payload) if view is not None and self._is_ours(view)]
+        views = []
+        for view in parse_traces(payload):
+            if view is not None:
+                if self._route.takes_span(view):
+                    views.append(view)
+                else:
+                    self._window.elsewhere(view)
         keys = [(view.trace_id, view.span_id) for view in views]
         if self._journal.durable:
             self._encoded_before.update(self._encoded.pop(entry.id, frozenset()))
             self._claims.open(entry, keys)
-        share = entry.size // max(entry.items, 1)
+        # A span that is read takes about twice the bytes of its texts, and something for each of its attributes.
+        share = 2 * entry.size // max(entry.items, 1) + _SPAN_BYTES
         for view in views:
             self._window.add(view, share)
-
-    def _is_ours(self, view: SpanView) -> bool:
-        routing = self._end.processor.routing
-        if routing is None or self._end.values is None:
-            return True
-        value = view.attributes.get(routing.attribute)
-        if value is None:
-            value = view.resource.get(routing.attribute)
-        if value is not None and str(value) in routing.routes:
-            return str(value) in self._end.values
-        if routing.default is None and self._end.counts_unrouted:
-            self.counters.drop("no_route", 1, _NO_ROUTE_REMEDY)
-        return self._end.is_default
 
     def _take(self, row: Row) -> None:
         key = (row.view.trace_id, row.view.span_id)
         if self._journal.durable and row.parent_id and not self._pipeline.knows(row.view.trace_id, row.parent_id):
-            self._claims.tie(key, (row.view.trace_id, row.parent_id))
+            self._keeper.promise((row.view.trace_id, row.parent_id), row.view.start_ns)
         if key in self._encoded_before:
-            self._encoded_before.discard(key)
             self._settle(row.view)
             return
         try:
@@ -365,8 +352,12 @@ class LangfuseDestination:
 
     def _settle(self, view: SpanView) -> None:
         if self._journal.durable:
-            self._encoded_before.discard((view.trace_id, view.span_id))
             self._claims.settle([(view.trace_id, view.span_id)])
+
+    def _lose(self, draft: Draft) -> None:
+        """A row with media could not be encoded; it was counted."""
+        if self._journal.durable:
+            self._claims.settle([(draft.trace_id, draft.span_id)])
 
     def _not_mapped(self, view: SpanView, error: Exception) -> None:
         self._report(error)
@@ -389,12 +380,8 @@ class LangfuseDestination:
             logger.warning("otel-langfuse (%s): %s at %s while handling a span", self.name, type(error).__name__, where)
 
 
-def _nothing() -> None:
-    """No work: time has passed."""
-
-
 def _max_age(end: LangfuseEnd) -> float:
     retry = end.exporter.retry_on_failure
     if not retry.enabled:
-        return 0.0
+        return -1.0
     return retry.max_elapsed_time or float("inf")

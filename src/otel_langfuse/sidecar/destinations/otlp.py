@@ -271,7 +271,14 @@ class OtlpDestination:
         verdict, now = result.verdict, self._clock()
         again = False
         if not result.asked:
-            return False
+            if verdict.action != "retry":
+                return False
+            piece.not_before = now + (verdict.after or 0.0)  # The journal's trouble, which is no reason to give up.
+            self._in_flight.discard(piece)
+            self._pending.wait(piece)
+            self._work.notify_all()
+            self._settled.notify_all()
+            return True
         if verdict.action == "retry":
             again = self._pacing.failed(piece, verdict.after, now)
         elif verdict.action == "split":

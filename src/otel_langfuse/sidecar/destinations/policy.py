@@ -5,7 +5,7 @@ Rules:
 - Whether a trace is kept depends on its id alone, as the SDK's ratio sampler decides, so that spans and log records of a
   trace stay together at every destination with the same share. Records without a trace id are kept.
 - ``drop`` removes content; ``truncate: N`` keeps N bytes of each text, in valid UTF-8, and a mark after it. Content is what
-  ``content_keys.py`` says, on spans, in their events, and in log records; of GenAI log records the body is content too.
+  ``otlp/content_keys.py`` says, on spans, in their events, and in log records; of GenAI log records the body is content too.
 - Ids, times, names, models, token counts, status and exceptions stay as they are.
 - Equal bytes in, equal bytes out, and applied twice it changes nothing more. A payload in which nothing is to be changed
   goes on as it came, and one without a hint of content is not even read.
@@ -14,32 +14,16 @@ Rules:
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from otel_langfuse.dialects.merge import may_be_genai
-from otel_langfuse.model import EventView, SpanView
+from otel_langfuse.otlp.content import EXCEPTION, cut, is_message, looks_genai, speaks, without_content
+from otel_langfuse.otlp.content_keys import HINTS, PARAMETERS, Holds, holds, is_structure
 from otel_langfuse.pipeline.options import Options
-from otel_langfuse.sidecar.destinations.content_keys import (
-    HINTS,
-    PARAMETERS,
-    Holds,
-    holds,
-    is_spoken_parameter,
-    is_structure,
-)
 from otel_langfuse.sidecar.destinations.payloads import parse, remove_items, scopes_of
 from otel_langfuse.sidecar.entry import Signal
 
-__all__ = ["MARK", "Applied", "Policy"]
-
-MARK = "…[truncated]"
-"""Ends a text that was cut."""
-
-_MARK = MARK.encode()
-_EXCEPTION = "exception"
+__all__ = ["Applied", "Policy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,29 +90,28 @@ class Policy:
         return changed
 
     def _rewrite_span(self, span: Any, scope: str) -> bool:
-        events = [EventView(event.name, 0, {}) for event in span.events]
-        genai = may_be_genai(_glance(scope, (pair.key for pair in span.attributes), events))
+        genai = looks_genai(scope, (pair.key for pair in span.attributes), (event.name for event in span.events))
         changed = self._rewrite_attributes(span.attributes, genai) | self._rewrite_parameters(span.attributes)
         for event in span.events:
-            if event.name != _EXCEPTION:
+            if event.name != EXCEPTION:
                 changed |= self._rewrite_attributes(event.attributes, genai or event.name.startswith("gen_ai."), event.name)
         return changed
 
     def _rewrite_record(self, record: Any, scope: str) -> bool:
         name = record.event_name or next((p.value.string_value for p in record.attributes if p.key == "event.name"), "")
-        genai = name.startswith("gen_ai.") or may_be_genai(_glance(scope, (pair.key for pair in record.attributes)))
+        genai = name.startswith("gen_ai.") or looks_genai(scope, (pair.key for pair in record.attributes))
         changed = self._rewrite_attributes(record.attributes, genai, name)
         if genai and record.HasField("body"):
             changed |= self._shorten(record.body)
         return changed
 
     def _rewrite_attributes(self, attributes: Any, genai: bool, event: str = "") -> bool:
-        is_message = event.startswith("gen_ai.") and not event.endswith("operation.details")
+        message = is_message(event)
         found = [
             index
             for index, pair in enumerate(attributes)
             if _is_content(holds(pair.key, genai), pair.value)
-            or (is_message and pair.value.HasField("string_value") and _speaks(pair.key))
+            or (message and pair.value.HasField("string_value") and speaks(pair.key))
         ]
         if self._limit is None:
             for index in reversed(found):
@@ -147,7 +130,7 @@ class Policy:
             pair = attributes[index]
             if pair.key not in PARAMETERS or not pair.value.string_value:
                 continue
-            text = _without_content(pair.value.string_value, self._limit)
+            text = without_content(pair.value.string_value, self._limit)
             if text is None:
                 changed = True
                 del attributes[index]
@@ -178,57 +161,14 @@ class Policy:
 
     def _shorten_text(self, value: Any) -> bool:
         text = value.string_value
-        short = "" if self._limit is None else _cut(text, self._limit)
+        short = "" if self._limit is None else cut(text, self._limit)
         if short == text:
             return False
         value.string_value = short
         return True
 
 
-def _cut(text: str, limit: int) -> str:
-    """The first ``limit`` bytes of a text, and the mark; a text that was cut so before stays as it is."""
-    raw = text.encode()
-    own = len(raw) - len(_MARK) if raw.endswith(_MARK) else len(raw)
-    return text if own <= limit else raw[:limit].decode("utf-8", "ignore") + MARK
-
-
-def _without_content(text: str, limit: int | None) -> str | None:
-    """A JSON object of parameters without its content, or with its content cut; ``None`` if it cannot be read."""
-    try:
-        given = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(given, dict):
-        return None
-    found = [key for key, member in given.items() if isinstance(member, (str, list, dict)) and is_spoken_parameter(key)]
-    changed = False
-    for key in found:
-        if limit is None:
-            del given[key]
-            changed = True
-        else:
-            member = given[key] if isinstance(given[key], str) else json.dumps(given[key])
-            short = _cut(member, limit)
-            if short != member:
-                given[key] = short
-                changed = True
-    return json.dumps(given) if changed else text
-
-
-def _glance(scope: str, keys: Iterable[str], events: list[EventView] | None = None) -> SpanView:
-    """A span of which only scope, keys and events are known: all that tells whether it may be GenAI."""
-    return SpanView(b"", b"", b"", False, "", 0, 0, 0, dict.fromkeys(keys), events or (), scope_name=scope)
-
-
 def _is_content(found: Holds, value: Any) -> bool:
     if found is Holds.TEXT:
         return value.WhichOneof("value") in ("string_value", "bytes_value", "array_value", "kvlist_value")
     return found is Holds.CONTENT
-
-
-_SILENT = frozenset({"event.name", "finish_reason", "error.type"})
-
-
-def _speaks(key: str) -> bool:
-    """Whether a text of a message's event is something that was said."""
-    return key not in _SILENT and not is_structure(key) and not key.startswith(("gen_ai.system", "gen_ai.provider."))

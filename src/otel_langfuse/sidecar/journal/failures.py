@@ -7,7 +7,7 @@ import sqlite3
 from otel_langfuse.sidecar.entry import RefusedError
 from otel_langfuse.sidecar.journal.schema import primary_code
 
-__all__ = ["is_outside", "needs_healing", "refusal", "remedy"]
+__all__ = ["is_damage", "is_outside", "needs_healing", "refusal", "remedy", "unreadable"]
 
 _OUTSIDE = frozenset(
     {
@@ -32,6 +32,18 @@ def refusal(place: str, cause: str, code: int) -> RefusedError:
     """The answer to a sender whose data could not be written."""
     reason = "disk_full" if code == sqlite3.SQLITE_FULL else "journal_failed"
     return RefusedError(f"the journal {place} cannot take it ({cause}). {remedy(code)}", reason=reason, retry_after=5.0)
+
+
+def unreadable(place: str, cause: str) -> RefusedError:
+    """What a destination is told whose entry cannot be read now, although nothing says that it is damaged."""
+    return RefusedError(
+        f"the journal {place} cannot be read now ({cause}); its entries stay. {remedy(0)}", reason="journal_failed"
+    )
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether the file itself is wrong, and will be when it is read again."""
+    return primary_code(error) in _DAMAGE
 
 
 def needs_healing(error: Exception) -> bool:

@@ -62,7 +62,7 @@ class Holdings(Operation):
 
     def apply(self, cursor: sqlite3.Cursor, tally: Tally) -> None:
         """Reads the tables."""
-        self.found = Recovered(self._owed(cursor), self._requests(cursor, tally), _encoded(cursor))
+        self.found = Recovered(self._owed(cursor), self._requests(cursor, tally), _encoded(cursor), _promises(cursor))
 
     def _owed(self, cursor: sqlite3.Cursor) -> dict[str, list[tuple[Entry, bool]]]:
         owed: dict[str, list[tuple[Entry, bool]]] = {}
@@ -129,3 +129,14 @@ def _encoded(cursor: sqlite3.Cursor) -> dict[str, dict[int, frozenset[SpanKey]]]
         by_entry = encoded.setdefault(destination, {})
         by_entry[entry_id] = by_entry.get(entry_id, frozenset()) | spans
     return encoded
+
+
+def _promises(cursor: sqlite3.Cursor) -> dict[str, list[tuple[SpanKey, int]]]:
+    promises: dict[str, list[tuple[SpanKey, int]]] = {}
+    rows = cursor.execute(
+        "SELECT destination, trace_id, span_id, start_ns FROM promises "
+        "WHERE LENGTH(trace_id) = 16 AND LENGTH(span_id) = 8 AND TYPEOF(start_ns) = 'integer' ORDER BY id"
+    )
+    for destination, trace_id, span_id, start_ns in rows:
+        promises.setdefault(destination, []).append(((trace_id, span_id), start_ns))
+    return promises

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from otel_langfuse.sidecar.entry import Entry, Recovered, RefusedError, Signal, SpanKey
@@ -105,6 +105,12 @@ class MemoryJournal:
         """Forgets a request."""
         with self._lock:
             self._bytes -= self._requests.pop(request_id, 0)
+
+    def promise(self, destination: str, key: SpanKey, start_ns: int) -> None:
+        """Does nothing: nobody will ask after a crash."""
+
+    def fulfil(self, destination: str, keys: Iterable[SpanKey]) -> None:
+        """Does nothing."""
 
     def recover(self) -> Recovered:
         """Nothing."""

@@ -23,12 +23,16 @@ __all__ = [
     "Attempt",
     "AttemptRequest",
     "Done",
+    "Fulfil",
     "Nothing",
     "Operation",
+    "Promise",
     "PutRequest",
     "ReplaceRequest",
     "RequestDone",
 ]
+
+_MOST_INTEGER = (1 << 63) - 1
 
 
 @dataclass(slots=True, eq=False)
@@ -248,3 +252,67 @@ class RequestDone(Operation):
     def apply(self, cursor: sqlite3.Cursor, tally: Tally) -> None:
         """Deletes the request and its body; the ledger stays."""
         delete_request(cursor, tally, self.request_id)
+
+
+@dataclass(slots=True, eq=False)
+class Promise(Operation):
+    """A destination was told of a span that has not come.
+
+    Attributes:
+        most: Promises that each destination may have; the oldest beyond are forgotten.
+    """
+
+    grows: ClassVar[bool] = True
+
+    destination: str
+    key: SpanKey
+    start_ns: int
+    created_at: float
+    most: int
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in memory, roughly: what waits for a file that fails is bounded in bytes."""
+        return 256
+
+    @property
+    def tokens(self) -> Sequence[Hashable]:
+        """The promise."""
+        return ((self.destination, self.key),)
+
+    def apply(self, cursor: sqlite3.Cursor, tally: Tally) -> None:
+        """Inserts the promise unless it is there; every now and then, forgets those beyond the bound."""
+        cursor.execute(
+            "INSERT OR IGNORE INTO promises(destination, trace_id, span_id, start_ns, created_at) VALUES (?, ?, ?, ?, ?)",
+            (self.destination, *self.key, min(max(self.start_ns, 0), _MOST_INTEGER), self.created_at),
+        )
+        step = max(self.most // 256, 1)
+        if cursor.rowcount < 1 or (cursor.lastrowid or 0) % step:
+            return
+        for (destination,) in cursor.execute("SELECT DISTINCT destination FROM promises").fetchall():
+            # At most ``step`` come until this is done again. No row at the offset: nothing is older.
+            cursor.execute(
+                "DELETE FROM promises WHERE destination = ? AND id <= "
+                "(SELECT id FROM promises WHERE destination = ? ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                (destination, destination, max(self.most - step + 1, 1)),
+            )
+
+
+@dataclass(slots=True, eq=False)
+class Fulfil(Operation):
+    """Promised spans came, or are waited for no more."""
+
+    destination: str
+    keys: Sequence[SpanKey]
+
+    @property
+    def tokens(self) -> Sequence[Hashable]:
+        """The promises."""
+        return tuple((self.destination, key) for key in self.keys)
+
+    def apply(self, cursor: sqlite3.Cursor, tally: Tally) -> None:
+        """Deletes the promises."""
+        cursor.executemany(
+            "DELETE FROM promises WHERE destination = ? AND trace_id = ? AND span_id = ?",
+            [(self.destination, *key) for key in self.keys],
+        )

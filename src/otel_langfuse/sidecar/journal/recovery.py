@@ -172,6 +172,7 @@ def _examine(connection: sqlite3.Connection) -> _Problem | None:
         return _Problem(f"is damaged (it has no {', '.join(sorted(missing))})", True, "check the disk")
     if (damage := _check(connection)) is not None:
         return _Problem(f"is damaged ({damage})", True, "check the disk")
+    schema.complete(connection)
     totals(connection)  # Reads what the start needs, in case the check did not come so far.
     return None
 

@@ -18,7 +18,18 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["APPLICATION_ID", "FILE_NAME", "TABLES", "VERSION", "Tuning", "connect", "connect_writer", "create", "primary_code"]
+__all__ = [
+    "APPLICATION_ID",
+    "FILE_NAME",
+    "TABLES",
+    "VERSION",
+    "Tuning",
+    "complete",
+    "connect",
+    "connect_writer",
+    "create",
+    "primary_code",
+]
 
 FILE_NAME = "journal.sqlite3"
 APPLICATION_ID = 0x6F6C666A
@@ -47,6 +58,13 @@ _STATEMENTS = (
     """CREATE TABLE ledger(
         entry_id INTEGER NOT NULL, destination TEXT NOT NULL, request_id INTEGER NOT NULL, keys BLOB NOT NULL,
         PRIMARY KEY(entry_id, destination, request_id)) WITHOUT ROWID""",
+)
+# Came later than the first files of this version, so they are made where they are missing. Ids ascend with time.
+_ADDED = (
+    """CREATE TABLE IF NOT EXISTS promises(
+        id INTEGER PRIMARY KEY AUTOINCREMENT, destination TEXT NOT NULL, trace_id BLOB NOT NULL, span_id BLOB NOT NULL,
+        start_ns INTEGER NOT NULL, created_at REAL NOT NULL, UNIQUE(destination, trace_id, span_id))""",
+    "CREATE INDEX IF NOT EXISTS promises_by_destination ON promises(destination)",
 )
 
 TABLES = frozenset({"entries", "payloads", "owed", "requests", "bodies", "ledger"})
@@ -105,7 +123,7 @@ def create(connection: sqlite3.Connection) -> None:
     with closing(connection.cursor()) as cursor:
         cursor.execute("BEGIN IMMEDIATE")
         try:
-            for statement in _STATEMENTS:
+            for statement in (*_STATEMENTS, *_ADDED):
                 cursor.execute(statement)
             cursor.execute(f"PRAGMA application_id={APPLICATION_ID}")
             cursor.execute(f"PRAGMA user_version={VERSION}")
@@ -114,6 +132,16 @@ def create(connection: sqlite3.Connection) -> None:
             if connection.in_transaction:
                 cursor.execute("ROLLBACK")
             raise
+
+
+def complete(connection: sqlite3.Connection) -> None:
+    """Makes the tables that an older file of this version has not; writes nothing if there are none.
+
+    Raises:
+        sqlite3.Error: They cannot be written.
+    """
+    for statement in _ADDED:
+        connection.execute(statement)
 
 
 def primary_code(error: BaseException) -> int:

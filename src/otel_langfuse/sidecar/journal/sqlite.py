@@ -7,7 +7,8 @@ Rules:
 - Live payloads and requests count against ``max_bytes``; it refuses new entries alone, since what was accepted must be
   able to leave. Encoded requests are bounded by the queues of their destinations.
 - The newest payloads are held in memory as well; only a destination that lags reads from the disk.
-- What a damaged file costs is counted as ``journal_damaged``; the rest goes on.
+- What a damaged file costs is counted as ``journal_damaged``; the rest goes on. A file that cannot be read now (no
+  descriptor left, an error of the disk) costs nothing: who asks is refused and asks again.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 from otel_langfuse.counters import Counters, OncePerInterval
+from otel_langfuse.errors import ConfigError
 from otel_langfuse.sidecar.entry import Entry, Recovered, RefusedError, Signal, SpanKey
 from otel_langfuse.sidecar.journal import operations
 from otel_langfuse.sidecar.journal.cache import PayloadCache
 from otel_langfuse.sidecar.journal.expiry import Expire, Forget
+from otel_langfuse.sidecar.journal.failures import is_damage, unreadable
 from otel_langfuse.sidecar.journal.files import DirectoryLock, prepare
 from otel_langfuse.sidecar.journal.holdings import Holdings, Owing, Totals, totals
 from otel_langfuse.sidecar.journal.readers import Readers
@@ -40,6 +43,7 @@ __all__ = ["SqliteJournal"]
 logger = logging.getLogger(__name__)
 
 _CACHE_BYTES = 32 * 1024 * 1024
+_PROMISES = 200_000
 _PENDING_BYTES = 64 * 1024 * 1024
 """Payloads that wait for their commit at the same time; beyond, the disk is too slow for what comes."""
 
@@ -55,6 +59,7 @@ class SqliteJournal:
         counters: Takes ``journal_damaged`` as a drop, and what ``GroupWriter`` counts.
         clock: Seconds since the epoch.
         cache_bytes: Payloads that are held in memory too.
+        max_promises: Promises that are kept for each destination; the oldest go.
         max_pages: Bound of the file in pages of 8 KiB, for tests of a full disk.
         busy_seconds: How long a commit waits for another program that holds the file.
 
@@ -72,12 +77,14 @@ class SqliteJournal:
         counters: Counters,
         clock: Callable[[], float] = time.time,
         cache_bytes: int = _CACHE_BYTES,
+        max_promises: int = _PROMISES,
         max_pages: int | None = None,
         busy_seconds: float = 5.0,
     ) -> None:
         self._directory = directory
         self._max_bytes = max_bytes
         self._max_age = max_age
+        self._max_promises = max_promises
         self._clock = clock
         path = prepare(directory)
         self._may_log = OncePerInterval()
@@ -86,7 +93,7 @@ class SqliteJournal:
         self._file = JournalFile(path, Tuning(fsync, max_pages, busy_seconds), losses=self._losses, clock=clock)
         try:
             connection = self._file.open()
-            held = totals(connection)
+            held, self._readers = self._opened(connection, path)
         except BaseException:
             self._lock_file.release()
             raise
@@ -97,7 +104,6 @@ class SqliteJournal:
         self._set_totals(held)
         self._closed = False
         self._cache = PayloadCache(cache_bytes)
-        self._readers = Readers(path)
         self._writer = GroupWriter(connection, place=str(path), committed=self._committed, heal=self._heal, counters=counters)
 
     @property
@@ -131,23 +137,30 @@ class SqliteJournal:
     def payload(self, entry: Entry) -> bytes | None:
         """The entry's bytes; ``None`` if it was settled, dropped for its age, or is lost, which is counted then.
 
-        After ``close`` it answers only for what is in memory.
+        Raises:
+            RefusedError: It is not in memory and cannot be read now (``journal_failed``), or not after ``close``
+                (``shutdown``). The entry stays.
         """
         payload = entry.payload
         if payload is not None:
             return payload
+        generation = self._readers.generation
         try:
             with self._readers.lend() as connection:
                 if connection is None:
-                    return None
+                    raise RefusedError("the journal is closed; its entries stay for the next start", reason="shutdown")
                 row = connection.execute(
                     "SELECT crc, payload FROM entries LEFT JOIN payloads ON entry_id = id WHERE id = ?", (entry.id,)
                 ).fetchone()
         except sqlite3.Error as error:
             if self._may_log("read"):
                 logger.warning("otel-langfuse: the journal in %s cannot read an entry: %s", self._directory, error)
+            if not is_damage(error):
+                raise unreadable(str(self._directory), str(error)) from None
             row = (0, None)
         if row is None:
+            if self._readers.generation != generation:  # It may have looked into a new file that was not complete yet.
+                raise unreadable(str(self._directory), "a damaged file is being replaced")
             return None
         if not isinstance(row[1], bytes) or crc32(row[1]) != row[0]:
             self._losses.add("entry", entry.id, entry.items)
@@ -199,6 +212,19 @@ class SqliteJournal:
         if not self._writer.settle_unwritten(request_id):
             self._note(operations.RequestDone(request_id), wait=False)
 
+    def promise(self, destination: str, key: SpanKey, start_ns: int) -> None:
+        """Remembers that a destination was told of a span that has not come. Idempotent.
+
+        While too much waits for a file that cannot be written it is not remembered: that costs placement, never a span.
+        """
+        if self._writer.has_room:
+            self._note(operations.Promise(destination, key, start_ns, self._clock(), self._max_promises), wait=False)
+
+    def fulfil(self, destination: str, keys: Iterable[SpanKey]) -> None:
+        """Forgets promises: the spans came, or are waited for no more. Idempotent."""
+        if fulfilled := tuple(keys):
+            self._note(operations.Fulfil(destination, fulfilled), wait=False)
+
     def recover(self) -> Recovered:
         """What the journal holds; asked once, before anything is appended. Payloads are read later, by ``payload``.
 
@@ -231,16 +257,21 @@ class SqliteJournal:
             self._writer.run(forget)
             more = forget.more
 
-    def expire(self, now: float) -> Mapping[str, int]:
+    def expire(self, now: float, *, requests: bool = False) -> Mapping[str, int]:
         """Drops what is older than ``max_age`` at ``now``; returns the items by destination, for the caller to count.
 
         Spans of an old entry that stand in requests are not among its items: they are delivered, or count there. If the
         file cannot be written, nothing more is dropped until the next call.
+
+        Args:
+            now: Seconds since the epoch.
+            requests: Whether encoded requests are dropped too. Only before ``recover``: later their destination holds
+                them, and decides how long.
         """
         lost: dict[str, int] = {}
         more = True
         while more:
-            expire = Expire(now - self._max_age)
+            expire = Expire(now - self._max_age, requests)
             try:
                 self._writer.run(expire)
             except RefusedError as error:
@@ -273,7 +304,8 @@ class SqliteJournal:
     def close(self) -> None:
         """Commits what is outstanding, compacts and closes the file. Idempotent.
 
-        Later, ``append``, ``put_request`` and ``replace_request`` raise ``RefusedError``, the others do nothing.
+        Later, ``append``, ``put_request``, ``replace_request`` and, for what is not in memory, ``payload`` raise
+        ``RefusedError``, the others do nothing.
         """
         with self._lock:
             closed, self._closed = self._closed, True
@@ -339,14 +371,27 @@ class SqliteJournal:
         self._cache.drop(tally.gone)
 
     def _heal(self, connection: sqlite3.Connection, cause: str) -> sqlite3.Connection | None:
-        self._readers.renew()
-        healed = self._file.heal(connection, cause)
-        self._readers.renew()
+        self._readers.suspend()
+        try:
+            healed = self._file.heal(connection, cause)
+        finally:
+            self._readers.resume()
         if healed is not None:
             held = totals(healed)
             with self._lock:
                 self._set_totals(held)
         return healed
+
+    @staticmethod
+    def _opened(connection: sqlite3.Connection, path: Path) -> tuple[Totals, Readers]:
+        try:
+            return totals(connection), Readers(path)
+        except sqlite3.Error as error:
+            connection.close()
+            raise ConfigError(
+                f"the journal {path} cannot be read: {error}; check its disk, its rights, and the limit of open files",
+                field="journal.directory",
+            ) from None
 
     def _set_totals(self, held: Totals) -> None:
         self._entries, self._requests, self._bytes = held.entries, held.requests, held.bytes

@@ -1,0 +1,164 @@
+"""Spans as entries of the engine's queue, and what the worker does with them.
+
+The application's thread makes no more than a tuple. A span is read when the worker gets to it: nothing changes it any
+more once it has ended. What is only known at its start goes along: its context, which is immutable, and its start attributes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry.sdk.trace import ReadableSpan
+
+from otel_langfuse.pipeline import Pipeline, SpanStart
+from otel_langfuse.pipeline.context import Context
+from otel_langfuse.sdk.context import Propagated, propagated
+from otel_langfuse.sdk.links import TraceLinks
+from otel_langfuse.sdk.live import LiveSpan, lost_to_limits, weight
+from otel_langfuse.sdk.queue import Entry
+from otel_langfuse.views.sdk import plain, span_view
+
+if TYPE_CHECKING:
+    from otel_langfuse.sdk.fanout import Fanout
+
+__all__ = ["Ended", "Passed", "Started"]
+
+_START_BYTES = 512  # a start holds little beside the span, which the application holds anyway
+
+
+class Started:
+    """A span's start: ``(kind, span, context, attributes)``.
+
+    Args:
+        baggage: Whether W3C baggage counts as propagated context.
+        links: Kept within their bound.
+    """
+
+    __slots__ = ("_baggage", "_links")
+
+    def __init__(self, baggage: bool, links: TraceLinks | None) -> None:
+        self._baggage = baggage
+        self._links = links
+
+    def weigh(self, _: Entry) -> int:
+        """The same for all."""
+        return _START_BYTES
+
+    def lose(self, _: Entry) -> int:
+        """None: its end is to come."""
+        if self._links is not None:
+            self._links.make_room()
+        return 0
+
+    def handle(self, entry: Entry, pipeline: Pipeline) -> None:
+        """Tells the pipeline of a span that is sampled."""
+        _, span, around, given = entry
+        if self._links is not None:
+            self._links.make_room()
+        context, parent = span.context, span.parent
+        if context is None or not context.trace_flags.sampled:
+            return
+        found = propagated(around, baggage=self._baggage)
+        pipeline.started(
+            SpanStart(
+                trace_id=context.trace_id.to_bytes(16, "big"),
+                span_id=context.span_id.to_bytes(8, "big"),
+                parent_id=parent.span_id.to_bytes(8, "big") if parent is not None and parent.is_valid else b"",
+                start_ns=span.start_time or 0,
+                scope=span.instrumentation_scope.name if span.instrumentation_scope is not None else "",
+                live=LiveSpan(span),
+                propagated=_context(found) if found is not None else None,
+                attributes={key: plain(value) for key, value in given.items()} if given else None,
+            )
+        )
+
+
+class Ended:
+    """A span's end: ``(kind, span)``.
+
+    Args:
+        links: Forgets the traces whose entry span has ended.
+        fanout: Gets every sampled span as well.
+    """
+
+    __slots__ = ("_fanout", "_links")
+
+    def __init__(self, links: TraceLinks | None, fanout: Fanout | None = None) -> None:
+        self._links = links
+        self._fanout = fanout
+
+    def weigh(self, entry: Entry) -> int:
+        """By its texts."""
+        return weight(entry[1])
+
+    def lose(self, entry: Entry) -> int:
+        """The span, if it is sampled."""
+        lost = int(self._over(entry[1]))
+        if self._fanout is not None:
+            self._fanout.lose(lost)
+        return lost
+
+    def _over(self, span: ReadableSpan) -> bool:
+        """Forgets that the span was open; whether it is sampled."""
+        context = span.context
+        if context is None:
+            return False
+        if self._links is not None:
+            self._links.ended(context)
+        sampled: bool = context.trace_flags.sampled
+        return sampled
+
+    def handle(self, entry: Entry, pipeline: Pipeline) -> None:
+        """Gives the pipeline a span that is sampled."""
+        span: ReadableSpan = entry[1]
+        if not self._over(span):
+            return
+        if self._fanout is not None:
+            self._fanout.take(span)
+        view = span_view(span)
+        if view is not None:
+            pipeline.ended(view)
+        lost, cut = lost_to_limits(span)
+        if lost or cut:
+            pipeline.note_sdk_limits(lost, cut)
+
+
+class Passed:
+    """The end of a span that somebody else sends to Langfuse, or nobody: ``(kind, span)``. It goes to OTLP only."""
+
+    __slots__ = ("_fanout",)
+
+    def __init__(self, fanout: Fanout) -> None:
+        self._fanout = fanout
+
+    def weigh(self, entry: Entry) -> int:
+        """By its texts."""
+        return weight(entry[1])
+
+    def lose(self, entry: Entry) -> int:
+        """One span of this copy, if it is sampled; none of Langfuse's."""
+        self._fanout.lose(int(_sampled(entry[1])))
+        return 0
+
+    def handle(self, entry: Entry, _: Pipeline) -> None:
+        """Encodes a span that is sampled."""
+        if _sampled(entry[1]):
+            self._fanout.take(entry[1])
+
+
+def _sampled(span: ReadableSpan) -> bool:
+    context = span.context
+    return context is not None and bool(context.trace_flags.sampled)
+
+
+def _context(found: Propagated) -> Context:
+    return Context(
+        user=found.user_id,
+        session=found.session_id,
+        tags=tuple(found.tags),
+        metadata=found.metadata,
+        trace_name=found.trace_name,
+        release=found.release,
+        version=found.version,
+        environment=found.environment,
+    )

@@ -1,0 +1,188 @@
+"""Entries on their way from the application's threads to the worker, bounded in bytes.
+
+An entry is a tuple, because nothing else is made as fast. Its first item, its kind, is one object for all entries of the
+kind and knows what to do with the rest.
+
+To weigh a span takes longer than to queue it, so the worker does it: between two entries that it handles, it weighs all
+that have come. An application's thread weighs what it brings only where the worker does not keep up with that. So the
+bound holds for all but the newest entries, of which there are 1,024 at the most, and one for each 256 KiB of the bound
+at the most: they can double it only if they are larger than that on average.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from otel_langfuse.counters import Counters
+
+if TYPE_CHECKING:
+    from otel_langfuse.pipeline import Pipeline
+
+__all__ = ["UNWEIGHED", "Entry", "Kind", "Queue"]
+
+UNWEIGHED = 1024
+"""Entries that may be in the inbox without being weighed; fewer where the bound is low."""
+
+_UNWEIGHED_BYTES = 256 * 1024
+_FULL_REMEDY = "Raise OTEL_LANGFUSE_QUEUE_BYTES, or find out why Langfuse takes spans so slowly (see the last error)."
+
+Entry = tuple[Any, ...]
+_T = TypeVar("_T")
+
+
+class Kind(Protocol):
+    """What all entries of a kind have in common. All of it usually runs on the worker's thread."""
+
+    def weigh(self, entry: Entry) -> int:
+        """Estimate of the bytes that the entry holds."""
+
+    def handle(self, entry: Entry, pipeline: Pipeline) -> None:
+        """Does what the entry is for."""
+
+    def lose(self, entry: Entry) -> int:
+        """Lets go of an entry that is not handled; how many spans are lost with it."""
+
+
+class _Job:
+    """A call on the worker's thread: ``(kind, call)``."""
+
+    __slots__ = ()
+
+    def lose(self, _: Entry) -> int:
+        """No span."""
+        return 0
+
+    def handle(self, entry: Entry, pipeline: Pipeline) -> None:
+        """Calls it."""
+        call: Callable[[Pipeline], None] = entry[1]
+        call(pipeline)
+
+
+class _Weighed:
+    """An entry whose bytes are counted already: ``(kind, entry, size)``."""
+
+    __slots__ = ()
+
+    def lose(self, entry: Entry) -> int:
+        """As the entry inside."""
+        inner: Entry = entry[1]
+        return int(inner[0].lose(inner))
+
+
+_JOB, _WEIGHED = _Job(), _Weighed()
+
+
+class Queue:
+    """Thread-safe for those who add; one thread takes.
+
+    Args:
+        limit: Bytes from which on the newest entry is dropped.
+        counters: Where lost spans are counted.
+
+    Attributes:
+        inbox: Entries that are not weighed. Whoever finds it shorter than ``calm`` may append to it, which is atomic.
+        calm: 0 until `open` is called, and after `close`.
+    """
+
+    def __init__(self, limit: int, counters: Counters) -> None:
+        self._limit = limit
+        self._counters = counters
+        self._unweighed = min(UNWEIGHED, limit // _UNWEIGHED_BYTES)
+        self._closed = False
+        self.inbox: deque[Entry] = deque()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets everything, as after a fork: what the parent had queued is the parent's, and so are its locks."""
+        self.inbox.clear()
+        self._weighed: deque[tuple[Entry, int]] = deque()
+        self._lock = threading.Lock()
+        self.bytes = 0
+        self.calm = 0
+
+    def open(self, limit: int) -> None:
+        """Lets entries go into the inbox the short way while it holds fewer than ``limit``, unless `close` was called."""
+        with self._lock:
+            if not self._closed:
+                self.calm = min(limit, self._unweighed)
+
+    def close(self) -> None:
+        """Lets no more entries go into the inbox the short way, ever."""
+        with self._lock:
+            self._closed = True
+            self.calm = 0
+
+    def __len__(self) -> int:
+        return len(self.inbox) + len(self._weighed)
+
+    def add(self, entry: Entry) -> None:
+        """Appends an entry; weighs it if too many are not."""
+        if len(self.inbox) < self._unweighed:
+            self.inbox.append(entry)
+        else:
+            self._add(entry, entry[0].weigh(entry))
+
+    def add_job(self, job: Callable[[Pipeline], None], size: int) -> None:
+        """Appends a call that holds ``size`` bytes; without any it always fits."""
+        self._add((_JOB, job), size)
+
+    def _add(self, entry: Entry, size: int) -> None:
+        if self._fits(size):
+            self.inbox.append((_WEIGHED, entry, size))
+        else:
+            self._counters.drop("queue_full", entry[0].lose(entry), _FULL_REMEDY)
+
+    def _fits(self, size: int) -> bool:
+        """Counts the bytes of an entry if there is room."""
+        with self._lock:
+            if size and self.bytes > self._limit:
+                return False
+            self.bytes += size
+            return True
+
+    def weigh(self, failed: Callable[[BaseException], None]) -> None:
+        """Takes over what has come, as far as there is room for it; an entry that cannot be weighed is lost."""
+        for _ in range(len(self.inbox)):
+            try:
+                entry = self.inbox.popleft()
+            except IndexError:
+                return  # somebody has emptied it
+            if entry[0] is _WEIGHED:
+                self._weighed.append(entry[1:])
+                continue
+            try:
+                size = entry[0].weigh(entry)
+            except BaseException as error:  # noqa: BLE001  # one bad span must not stop the others
+                failed(error)
+                continue
+            if self._fits(size):
+                self._weighed.append((entry, size))
+            else:
+                self._counters.drop("queue_full", entry[0].lose(entry), _FULL_REMEDY)
+
+    def take(self) -> Entry | None:
+        """The oldest weighed entry; ``None`` if there is none."""
+        try:
+            entry, size = self._weighed.popleft()
+        except IndexError:
+            return None
+        with self._lock:
+            self.bytes -= size
+        return entry
+
+    def discard(self) -> int:
+        """Empties the queue; how many spans were in it."""
+        weighed: int = sum(entry[0].lose(entry) for entry, _ in _emptied(self._weighed))
+        unweighed: int = sum(entry[0].lose(entry) for entry in _emptied(self.inbox))
+        return weighed + unweighed
+
+
+def _emptied(entries: deque[_T]) -> Iterator[_T]:
+    while True:
+        try:
+            yield entries.popleft()
+        except IndexError:
+            return

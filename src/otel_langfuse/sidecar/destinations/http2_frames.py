@@ -1,0 +1,146 @@
+"""HTTP/2's wire: frames, header blocks, and how a request can fail.
+
+Header blocks are sent as literals outside of the compression's table: no secret enters it, and a block can be used again.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+__all__ = [
+    "ACK",
+    "CANCEL",
+    "END_HEADERS",
+    "END_STREAM",
+    "HEAD",
+    "OUR_FRAME",
+    "OUR_HEADERS",
+    "PRIORITY",
+    "REFUSED",
+    "BrokenError",
+    "Kind",
+    "Reply",
+    "ResetError",
+    "Setting",
+    "UnprocessedError",
+    "frame",
+    "head",
+    "header_block",
+    "unpadded",
+]
+
+
+class Kind(IntEnum):
+    """Types of frames."""
+
+    DATA = 0
+    HEADERS = 1
+    RESET = 3
+    SETTINGS = 4
+    PUSH = 5
+    PING = 6
+    GOAWAY = 7
+    WINDOW = 8
+    CONTINUATION = 9
+
+
+class Setting(IntEnum):
+    """Settings that matter here."""
+
+    PUSH = 2
+    INITIAL_WINDOW = 4
+    MAX_FRAME = 5
+    MAX_HEADERS = 6
+
+
+END_STREAM, ACK, END_HEADERS, _PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+REFUSED, CANCEL = 7, 8
+OUR_FRAME = 16_384
+"""Bytes at most of a frame that is taken."""
+OUR_HEADERS = 64 * 1024
+"""Bytes at most of an answer's header block."""
+HEAD = struct.Struct(">HBBBI")
+"""A frame's head: 24 bits of length as 16 and 8, type, flags, stream."""
+
+
+class UnprocessedError(Exception):
+    """The server says that it did nothing with the request, or cannot have."""
+
+
+class BrokenError(Exception):
+    """The connection ended, or can be used no more, while the request was under way: an unknown outcome."""
+
+
+class ResetError(Exception):
+    """The server ended the request's stream.
+
+    Attributes:
+        code: HTTP/2's error code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"received RST_STREAM with error code {code}")
+        self.code = code
+
+
+@dataclass(slots=True)
+class Reply:
+    """An answer.
+
+    Attributes:
+        headers: The first block.
+        trailers: The last block; empty if the answer was only one.
+        body: Its first bytes.
+    """
+
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    trailers: dict[str, str] = field(default_factory=dict, repr=False)
+    body: bytearray = field(default_factory=bytearray, repr=False)
+
+
+def header_block(fields: Iterable[tuple[str, str]]) -> bytes:
+    """Fields as literals that are never indexed (RFC 7541, 6.2.3), without Huffman's code."""
+    out = bytearray()
+    for name, value in fields:
+        out.append(0x10)
+        for text in (name.encode("latin-1"), value.encode("latin-1")):
+            out += _length(len(text)) + text
+    return bytes(out)
+
+
+def _length(size: int) -> bytes:
+    """A number with a prefix of seven bits."""
+    if size < 127:
+        return bytes((size,))
+    out, size = bytearray((127,)), size - 127
+    while size >= 128:
+        out.append(size & 127 | 128)
+        size >>= 7
+    out.append(size)
+    return bytes(out)
+
+
+def frame(kind: Kind, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A whole frame."""
+    return head(len(payload), kind, flags, stream) + payload
+
+
+def head(size: int, kind: Kind, flags: int, stream: int) -> bytes:
+    """The head of a frame with ``size`` bytes after it."""
+    return HEAD.pack(size >> 8, size & 0xFF, kind, flags, stream)
+
+
+def unpadded(payload: bytes, flags: int) -> bytes:
+    """A payload without its padding.
+
+    Raises:
+        BrokenError: There is more padding than payload.
+    """
+    if not flags & _PADDED:
+        return payload
+    if not payload or payload[0] >= len(payload):
+        raise BrokenError("Transport closed: a frame's padding is too long")
+    return payload[1 : len(payload) - payload[0]]
