@@ -10,7 +10,7 @@ OtelLangfuseError
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "DeliveryError", "OtelLangfuseError", "PayloadError"]
+__all__ = ["ConfigError", "DeliveryError", "OtelLangfuseError", "PayloadError", "place_of"]
 
 
 class OtelLangfuseError(Exception):
@@ -62,3 +62,14 @@ class DeliveryError(OtelLangfuseError):
         self.retry_after = retry_after
         self.retryable = retryable
         self.ambiguous = ambiguous
+
+
+def place_of(error: BaseException) -> str:
+    """File and line where an error came up. Its message may quote content; its type and place cannot."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return "an unknown place"
+    file = place.tb_frame.f_code.co_filename.replace("\\", "/").rpartition("/")[2]
+    return f"{file}:{place.tb_lineno}"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from otel_langfuse.langfuse.answers import Verdict, location, retry_after
 from otel_langfuse.langfuse.transport import Answer, TransportError
 
-__all__ = ["OtlpJudge"]
+__all__ = ["OtlpJudge", "quote"]
 
 _ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
 _HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
@@ -108,7 +108,7 @@ class OtlpJudge:
             return Verdict("delivered", status=answer.status)
         rejected, words = _partial_success(answer.body, kind)
         rejected = min(max(rejected, 0), spans)
-        said = self._quote(words)
+        said = quote(words, self.secrets)
         message = ""
         if rejected:
             message = f"{start} but rejected {rejected}{f' ({said})' if said else ''}; sending them again would not help."
@@ -116,14 +116,15 @@ class OtlpJudge:
             message = f"{start} and warns: {said}."
         return Verdict("delivered", message, "rejected_by_destination", status=answer.status, rejected=rejected)
 
-    def _quote(self, text: str) -> str:
-        """A server's words as one short line without our secrets."""
-        for secret in self.secrets:
-            for part in {secret, *secret.split()}:
-                if len(part) >= _LEAST_SECRET:
-                    text = text.replace(part, "[secret]")
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return line if len(line) <= _QUOTE_LIMIT else line[:_QUOTE_LIMIT] + "…"
+
+def quote(text: str, secrets: Sequence[str]) -> str:
+    """A server's words as one short line without our secrets; empty if nothing is left."""
+    for secret in secrets:
+        for part in {secret, *secret.split()}:
+            if len(part) >= _LEAST_SECRET:
+                text = text.replace(part, "[secret]")
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= _QUOTE_LIMIT else line[:_QUOTE_LIMIT] + "…"
 
 
 def _partial_success(body: bytes, kind: str) -> tuple[int, str]:

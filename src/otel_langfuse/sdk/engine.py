@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from otel_langfuse.counters import Counters, OncePerInterval
+from otel_langfuse.errors import place_of
 from otel_langfuse.sdk.queue import UNWEIGHED, Entry, Queue
 from otel_langfuse.settings import Settings
 
@@ -310,12 +311,7 @@ class Engine:
 
     def _failed(self, reason: str, error: BaseException) -> None:
         if self._may_log(reason):
-            # The message of an error may quote content; its type and place cannot.
-            place = error.__traceback__
-            while place is not None and place.tb_next is not None:
-                place = place.tb_next
-            where = f"{os.path.basename(place.tb_frame.f_code.co_filename)}:{place.tb_lineno}" if place else "?"  # noqa: PTH119
-            logger.warning("otel-langfuse: %s at %s while handling a span", type(error).__name__, where)
+            logger.warning("otel-langfuse: %s at %s while handling a span", type(error).__name__, place_of(error))
         self.counters.drop(reason, 1, _BUG_REMEDY)
 
     # ---------------------------------------------------------------------------------------------- fork

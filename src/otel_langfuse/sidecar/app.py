@@ -16,6 +16,7 @@ from typing import Any
 
 from otel_langfuse.counters import Counters
 from otel_langfuse.errors import ConfigError
+from otel_langfuse.langfuse.request import compress
 from otel_langfuse.sidecar.admin import admin_app
 from otel_langfuse.sidecar.config import settings_of
 from otel_langfuse.sidecar.config.plan import LangfuseEnd, Listener, OtlpEnd, Plan
@@ -83,6 +84,7 @@ class Sidecar:
         Raises:
             ConfigError: A listener's address cannot be used.
         """
+        compress(b"")  # what is loaded at first use is loaded now, while there are files to be had
         self._recover()
         for destination in self._destinations:
             destination.start()

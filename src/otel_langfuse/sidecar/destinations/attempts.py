@@ -20,6 +20,7 @@ from otel_langfuse.sidecar.entry import Journal, RefusedError
 
 __all__ = ["Attempts", "Result", "given_up"]
 
+_OUT_OF_THINGS = 1.0
 _LEAST_TIMEOUT = 0.05
 
 
@@ -109,7 +110,13 @@ class Attempts:
             return given_up(piece)
         self._announce(piece, stop - start, len(applied.payload))
         timeout = max(min(self._timeout, deadline - self._clock()), _LEAST_TIMEOUT)
-        verdict = self._sender.send(entry.signal, applied.payload, stop - start, timeout)
+        try:
+            verdict = self._sender.send(entry.signal, applied.payload, stop - start, timeout)
+        except OSError as error:
+            # The machine has run out of something, descriptors for instance. That passes; the data must not go with it.
+            piece.outcome_unknown = True
+            message = f"{self._name}: {entry.items} spans or log records wait: {error.strerror or type(error).__name__}."
+            return _put_off(piece, message, _OUT_OF_THINGS)
         piece.attempts += 1
         piece.outcome_unknown = verdict.ambiguous
         return Result(verdict, start, stop, asked=True)

@@ -19,8 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import otel_langfuse.langfuse.connections  # noqa: F401  # loaded now, while there are files to be had
 from otel_langfuse.counters import Counters, OncePerInterval
-from otel_langfuse.errors import PayloadError
+from otel_langfuse.errors import PayloadError, place_of
 from otel_langfuse.langfuse.copy import Draft, LangfuseCopy
 from otel_langfuse.langfuse.outlet import delivery_of, masker_of, media_of
 from otel_langfuse.langfuse.request import Request
@@ -372,12 +373,8 @@ class LangfuseDestination:
 
     def _report(self, error: BaseException) -> None:
         if self._may_log(type(error).__name__):
-            # The message of an error may quote content; its type and place cannot.
-            place = error.__traceback__
-            while place is not None and place.tb_next is not None:
-                place = place.tb_next
-            where = f"{place.tb_frame.f_code.co_name}:{place.tb_lineno}" if place is not None else "?"
-            logger.warning("otel-langfuse (%s): %s at %s while handling a span", self.name, type(error).__name__, where)
+            kind = type(error).__name__
+            logger.warning("otel-langfuse (%s): %s at %s while handling a span", self.name, kind, place_of(error))
 
 
 def _max_age(end: LangfuseEnd) -> float:

@@ -20,15 +20,15 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Literal
-from urllib.parse import urlsplit
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from otel_langfuse.langfuse.answers import location, retry_after
 from otel_langfuse.langfuse.transport import Answer, TransportError
+from otel_langfuse.otlp.answers import quote
 from otel_langfuse.sidecar.destinations.payloads import amount
 from otel_langfuse.sidecar.destinations.status_details import retry_delay, status_message
 from otel_langfuse.sidecar.entry import Signal
@@ -48,9 +48,6 @@ __all__ = [
 
 Action = Literal["delivered", "retry", "split", "permanent"]
 
-_QUOTE_LIMIT = 200
-_LEAST_SECRET = 6
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -68,12 +65,7 @@ class Target:
 
     def quote(self, text: str) -> str:
         """A server's words as one short line without our secrets; empty if nothing is left."""
-        for secret in self.secrets:
-            for part in {secret, *secret.split()}:
-                if len(part) >= _LEAST_SECRET:
-                    text = text.replace(part, "[secret]")
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return line if len(line) <= _QUOTE_LIMIT else line[:_QUOTE_LIMIT] + "…"
+        return quote(text, self.secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +180,11 @@ def judge_answer(answer: Answer, sent: Sent, target: Target, wall_clock: Callabl
     if 200 <= status < 300 and "text/html" not in kind:
         return _delivered(*_partial_success(answer.body, kind, sent.signal), sent, target, str(status))
     rule = RULES.get(status) or RULES.get("2xx html" if status < 300 else f"{status // 100}xx") or RULES["4xx"]
-    after = _retry_after(answer.headers.get("retry-after", ""), wall_clock) if rule.action == "retry" else None
+    after = retry_after(answer.headers.get("retry-after", ""), wall_clock) if rule.action == "retry" else None
     said = ""
     if 300 <= status < 400:
-        said = f" with a redirect{_location(answer.headers.get('location', ''))}"
+        target_url = location(answer.headers.get("location", ""))
+        said = f" with a redirect{' to ' if target_url else ''}{target_url}"
     elif "protobuf" in kind and (words := target.quote(status_message(answer.body))):
         said = f" ({words})"
     return _verdict(rule, f"{target.host} answered {status} for {sent}{said}", sent, target, after, str(status))
@@ -287,25 +280,3 @@ def _connection_remedy(details: str) -> str:
     if "HTTP/2" in details:
         return "; that is no gRPC port: OTLP over HTTP needs the otlp_http exporter, gRPC is usually at port 4317"
     return "; check host and port in endpoint"
-
-
-def _retry_after(value: str, wall_clock: Callable[[], float]) -> float | None:
-    """Seconds from either form of ``Retry-After``; ``None`` if there is none that can be read."""
-    value = value.strip()
-    if value.isascii() and value.isdigit() and len(value) < 10:
-        return float(value)
-    try:
-        return max(parsedate_to_datetime(value).timestamp() - wall_clock(), 0.0)
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _location(value: str) -> str:
-    """`` to`` scheme, host and path; a query may hold a session, and control characters would forge log lines."""
-    try:
-        parts = urlsplit(value)
-        shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.netloc else parts.path
-    except ValueError:
-        return ""
-    shown = "".join(c for c in shown if c.isprintable())[:_QUOTE_LIMIT]
-    return f" to {shown}" if shown else ""

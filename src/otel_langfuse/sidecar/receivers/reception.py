@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 
 from otel_langfuse.counters import Counters, OncePerInterval
+from otel_langfuse.errors import place_of
 from otel_langfuse.sidecar.entry import Receipt, Signal
 from otel_langfuse.sidecar.intake import Intake
 from otel_langfuse.sidecar.receivers.answers import Verdict, judge
@@ -50,15 +51,10 @@ class Reception:
         verdict = judge(error)
         self._counters.count(verdict.counter)
         if verdict.counter == "receiver_errors" and self._may_log(type(error).__name__):
-            # The traceback shows code, never values; the error's own text might hold content.
-            frames = error.__traceback__
-            while frames is not None and frames.tb_next is not None:
-                frames = frames.tb_next
-            place = f"{frames.tb_frame.f_code.co_filename}:{frames.tb_lineno}" if frames is not None else "an unknown place"
             logger.error(
                 "Receiver %s could not take a request: %s at %s; the sender was told to come again. Please report this.",
                 self._receiver,
                 type(error).__name__,
-                place,
+                place_of(error),
             )
         return verdict
