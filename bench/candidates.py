@@ -34,14 +34,12 @@ class Kind:
 
     Attributes:
         python: Which environment's interpreter runs it: ``main`` or one of ``envs.ENVS``.
-        extra: An environment whose packages are put on the path as well.
         launcher: Whether ``opentelemetry-instrument`` starts it.
         tempo, langfuse: Which endpoints get spans.
         all_rows: Whether both spans of each trace are sent to Langfuse.
     """
 
     python: str = "main"
-    extra: str | None = None
     launcher: bool = False
     tempo: bool = False
     langfuse: bool = False
@@ -56,7 +54,7 @@ CANDIDATES: dict[str, Kind] = {
     "langfuse": Kind(python="bench-langfuse", langfuse=True),
     "langfuse_filtered": Kind(python="bench-langfuse", langfuse=True, all_rows=False),
     "ours": Kind(langfuse=True),
-    "ours_isal": Kind(extra="bench-isal", langfuse=True),
+    "ours_fanout": Kind(tempo=True, langfuse=True),
     "ours_both": Kind(tempo=True, langfuse=True),
     "ours_env": Kind(launcher=True, tempo=True, langfuse=True),
 }
@@ -169,6 +167,12 @@ def _ours_both(candidate: Candidate, endpoints: Endpoints) -> None:
     _otlp(candidate, endpoints)
 
 
+def _ours_fanout(candidate: Candidate, endpoints: Endpoints) -> None:
+    os.environ["OTEL_LANGFUSE_FANOUT"] = "otlp"
+    os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoints.tempo
+    _ours(candidate, endpoints)
+
+
 _BUILDERS: dict[str, Callable[[Candidate, Endpoints], None]] = {
     "sdk": _sdk,
     "otlp": _otlp,
@@ -177,6 +181,6 @@ _BUILDERS: dict[str, Callable[[Candidate, Endpoints], None]] = {
     "langfuse": _langfuse,
     "langfuse_filtered": _langfuse_filtered,
     "ours": _ours,
-    "ours_isal": _ours,
+    "ours_fanout": _ours_fanout,
     "ours_both": _ours_both,
 }

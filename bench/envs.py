@@ -1,4 +1,4 @@
-"""Environments of their own for what must not mix with the project's: the Langfuse SDK, isal, matplotlib.
+"""Environments of their own for what must not mix with the project's: the Langfuse SDK, matplotlib.
 
 They are made on first use below ``.venvs``, which git ignores.
 """
@@ -11,7 +11,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["ENVS", "ROOT", "packages_of", "python_of"]
+__all__ = ["ENVS", "ROOT", "python_of"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,7 +24,6 @@ def _sdk() -> list[str]:
 
 ENVS = {
     "bench-langfuse": lambda: ["langfuse==5.0.4", *_sdk()],
-    "bench-isal": lambda: ["isal"],
     "bench-plots": lambda: ["matplotlib"],
 }
 
@@ -47,9 +46,3 @@ def python_of(name: str) -> str:
     subprocess.run([*install, *ENVS[name]()], check=True)
     mark.write_text(wanted)
     return str(python)
-
-
-def packages_of(name: str) -> str:
-    """The directory of environment ``name`` with its packages."""
-    python = Path(python_of(name))
-    return str(next((python.parent.parent / "lib").glob("python*/site-packages")))

@@ -81,15 +81,15 @@ def _targets(samples: Samples) -> str:
         samples.ratio("cpu", "ours", "otlp", "app_us", **app),
         1.1,
     )
-    for name in ("ours", "ours_isal"):
+    for name in ("ours",):
         for size, limit in ((4096, 0.4), (65_536, 0.2)):
             ratio = samples.ratio("cpu", name, "langfuse", "process_us", size=size, **_WHERE)
             add(f"process, {SIZES[size]}: {TITLES[name]} over Langfuse SDK", ratio, limit)
-    for name in ("ours_both", "ours_env"):
+    for name in ("ours_fanout", "ours_both", "ours_env"):
         for other in ("fanout_http", "fanout_grpc"):
             ratio = samples.ratio("cpu", name, other, "process_us", **app)
             add(f"process, 4 KiB: {TITLES[name]} over {TITLES[other]}", ratio, 0.5)
-    for name in ("ours", "ours_both", "ours_env"):
+    for name in ("ours", "ours_fanout", "ours_both", "ours_env"):
         add(f"burst: lost on the way to Langfuse, {TITLES[name]}", samples.spread("burst", name, "lost_langfuse"), 0, 0)
     for way in ("closed", "silent"):
         spread = samples.spread("dead", "ours", "shutdown_s", dead=way)

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from bench.candidates import CANDIDATES
-from bench.envs import ROOT, packages_of, python_of
+from bench.envs import ROOT, python_of
 
 __all__ = ["Sink", "run"]
 
@@ -94,8 +94,6 @@ def command_for(name: str, task: dict[str, Any], module: str = "bench.worker") -
     kind = CANDIDATES[name]
     env = clean_environment() | {"OTEL_LANGFUSE_COMPRESSION": "gzip", "PYTHONHASHSEED": "0"}
     paths = [os.environ["BENCH_SOURCE"]] if kind.python == "main" and "BENCH_SOURCE" in os.environ else []
-    if kind.extra is not None:
-        paths.append(packages_of(kind.extra))
     if paths:
         env["PYTHONPATH"] = os.pathsep.join(paths)
     command = [python_of(kind.python), "-m", module, json.dumps(task)]
