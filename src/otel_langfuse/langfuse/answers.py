@@ -232,7 +232,7 @@ def _keys_sentence(endpoint: Endpoint) -> str:
 def retry_after(value: str, wall_clock: Callable[[], float]) -> float | None:
     """Seconds from either form of ``Retry-After``; ``None`` if there is none that can be read."""
     value = value.strip()
-    if value.isascii() and value.isdigit() and len(value) < 10:
+    if value.isascii() and value.isdigit():
         return float(value)
     try:
         return max(parsedate_to_datetime(value).timestamp() - wall_clock(), 0.0)
