@@ -95,11 +95,9 @@ class LangfuseDestination:
             queue_bytes=_UNSENT_BYTES + 4 * end.processor.window_bytes,
             name=end.name,
         )
-        self._media = media_of(settings, self.counters, transport, lost=self._lose)
+        self._media = media_of(settings, self.counters, transport, lost=self._settle)
         options = replace(Options.of(settings), max_open=_MAX_OPEN, max_ids=_MAX_IDS)
-        self._pipeline = Pipeline(
-            self._take, options, counters=self.counters, clock=clock, on_left_out=lambda view: self._settle(view)
-        )
+        self._pipeline = Pipeline(self._take, options, counters=self.counters, clock=clock, on_left_out=self._settle)
         self._window = Window(
             self._pipeline,
             window=end.processor.window,
@@ -351,14 +349,10 @@ class LangfuseDestination:
             rows, self._rows = self._rows, []
             self._delivery.offer(rows)
 
-    def _settle(self, view: SpanView) -> None:
+    def _settle(self, span: SpanView | Draft) -> None:
+        """A span has no further way: it is left out, or was dropped and counted."""
         if self._journal.durable:
-            self._claims.settle([(view.trace_id, view.span_id)])
-
-    def _lose(self, draft: Draft) -> None:
-        """A row with media could not be encoded; it was counted."""
-        if self._journal.durable:
-            self._claims.settle([(draft.trace_id, draft.span_id)])
+            self._claims.settle([(span.trace_id, span.span_id)])
 
     def _not_mapped(self, view: SpanView, error: Exception) -> None:
         self._report(error)

@@ -114,8 +114,8 @@ class Append(Operation):
 
 
 @dataclass(slots=True, eq=False)
-class Attempt(Operation):
-    """A send of an entry begins."""
+class _OfClaim(Operation):
+    """Something that happens to a destination's claim on an entry."""
 
     entry_id: int
     destination: str
@@ -124,6 +124,11 @@ class Attempt(Operation):
     def tokens(self) -> Sequence[Hashable]:
         """The claim."""
         return ((self.entry_id, self.destination),)
+
+
+@dataclass(slots=True, eq=False)
+class Attempt(_OfClaim):
+    """A send of an entry begins."""
 
     def apply(self, cursor: sqlite3.Cursor, tally: Tally) -> None:
         """Marks the claim."""
@@ -133,16 +138,8 @@ class Attempt(Operation):
 
 
 @dataclass(slots=True, eq=False)
-class Done(Operation):
+class Done(_OfClaim):
     """A claim is settled."""
-
-    entry_id: int
-    destination: str
-
-    @property
-    def tokens(self) -> Sequence[Hashable]:
-        """The claim."""
-        return ((self.entry_id, self.destination),)
 
     def apply(self, cursor: sqlite3.Cursor, tally: Tally) -> None:
         """Deletes the claim, its part of the ledger, and the entry with its last claim."""
