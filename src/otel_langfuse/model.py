@@ -31,6 +31,7 @@ __all__ = [
     "Raw",
     "Reasoning",
     "SpanView",
+    "Stock",
     "Text",
     "ToolCall",
     "ToolResponse",
@@ -147,23 +148,24 @@ def weigh(value: Value) -> int:
 
 
 # ------------------------------------------------------------------------------------------- messages
+# Made for every message and changed by nobody, one field aside: to freeze them would make them three times as slow.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Text:
     """Plain text."""
 
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reasoning:
     """A model's visible reasoning."""
 
     content: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ToolCall:
     """A model's request to call a tool; ``arguments`` as given, JSON text or a JSON value."""
 
@@ -172,7 +174,7 @@ class ToolCall:
     arguments: Json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ToolResponse:
     """A tool's answer to the call ``id``."""
 
@@ -180,7 +182,7 @@ class ToolResponse:
     response: Json
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Blob:
     """Inline media: ``data`` is base64 text."""
 
@@ -189,7 +191,7 @@ class Blob:
     data: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Uri:
     """Media by address."""
 
@@ -198,7 +200,7 @@ class Uri:
     modality: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class File:
     """Media by a provider's file id."""
 
@@ -207,7 +209,7 @@ class File:
     modality: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Generic:
     """Any other part, kept as it came."""
 
@@ -217,24 +219,29 @@ class Generic:
 Part: TypeAlias = Text | Reasoning | ToolCall | ToolResponse | Blob | Uri | File | Generic
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Message:
-    """One chat message."""
+    """One chat message.
+
+    ``kept`` is for a message that is shown twice, on its own row and on the entry's: empty when that is known, its JSON text
+    once it has been written, so that both rows share it. ``None`` for all others.
+    """
 
     role: str
     parts: tuple[Part, ...]
     name: str | None = None
     finish_reason: str | None = None
+    kept: str | None = field(default=None, init=False, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Chat:
     """Content in messages."""
 
     messages: tuple[Message, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Raw:
     """Content kept as it came: JSON text or plain text."""
 
@@ -276,13 +283,29 @@ class PromptLink:
     version: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class Stock:
+    """What the facts of many spans have in common: all that does not vary from call to call.
+
+    Attributes:
+        loose: Keys of the attributes that no reader took, in their order.
+        written: Where a writer keeps what it makes of the common part; ``None`` until it has.
+    """
+
+    loose: tuple[str, ...]
+    written: Any = None
+
+
+@dataclass
 class Facts:
     """What readers found in one span; ``None`` or empty means that nothing was said.
 
     One reader fills one ``Facts``; `dialects.merge` combines them field by field. ``consumed`` are the attribute keys
     whose content is represented by a field; all other attributes become metadata. ``noise`` is a span that gets no row;
-    if it ``donates``, what it knows goes to its parent.
+    if it ``donates``, what it knows goes to its parent. ``first_token_after`` are seconds since the span's start.
+
+    ``stock`` is what these facts share with those of other spans, if they were not found anew (`dialects.recall`); then
+    their sets and dicts are shared as well, and changed by nobody. It is lost in a changed copy (``dataclasses.replace``).
     """
 
     dialect: str = ""
@@ -305,6 +328,7 @@ class Facts:
     cost: dict[str, float] | None = None
     started_ns: int | None = None
     first_token_ns: int | None = None
+    first_token_after: float | None = None
     prompt: PromptLink | None = None
     level: str | None = None
     status_message: str | None = None
@@ -322,6 +346,7 @@ class Facts:
     public: bool | None = None
     passthrough: dict[str, Value] = field(default_factory=dict)
     consumed: set[str] = field(default_factory=set)
+    stock: Stock | None = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def model(self) -> str | None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from otel_langfuse.dialects.chat import as_content
+from otel_langfuse.dialects import chat
+from otel_langfuse.dialects.chat import as_content, as_parts_text
 from otel_langfuse.dialects.merge import merge, read
-from otel_langfuse.langfuse.chat import input_text, output_text
-from otel_langfuse.model import Facts, ObservationType, SpanView, Usage
+from otel_langfuse.dialects.parts import as_parts
+from otel_langfuse.dialects.reading import load
+from otel_langfuse.langfuse.chat import input_text, lifted_text, output_text
+from otel_langfuse.model import Blob, Chat, Facts, Message, ObservationType, SpanView, Text, Usage
+from otel_langfuse.pipeline.root import Lifted
 
 words = st.text(min_size=1, max_size=20)
 json_values = st.recursive(
@@ -62,6 +67,158 @@ def test_no_text_is_lost(found: list[dict[str, Any]]) -> None:
         return
     everything = "\n".join(texts(json.loads(shown)))
     assert all(text in everything for text in spoken(found))
+
+
+def listed(text: str) -> list[Any]:
+    found = load(text)
+    assert isinstance(found, list)
+    return found
+
+
+# Parts and messages of the most frequent shapes, and what is next to them: a key more or less, another type in its place.
+odd_values = st.none() | st.just("") | st.just(0) | st.floats(allow_nan=False) | st.just(2**70) | words | json_values
+odd_parts = st.dictionaries(
+    st.sampled_from(["type", "content", "text", "id", "name", "arguments", "response"]),
+    st.sampled_from(["text", "tool_call", "tool_call_response"]) | odd_values,
+    max_size=5,
+)
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+roles = st.sampled_from(["user", "tool", "Model", "function", "", None, 7])
+odd_calls = st.fixed_dictionaries(
+    {
+        "function": st.fixed_dictionaries({"name": odd_values, "arguments": odd_values}, optional={"more": odd_values})
+        | odd_values
+    },
+    optional={"id": odd_values, "type": st.just("function") | odd_values, "index": odd_values},
+)
+odd_messages = st.dictionaries(
+    st.sampled_from(["content", "parts", "finish_reason", "name", "tool_call_id", "tool_calls", "more"]),
+    st.lists(parts | odd_parts | odd_calls, max_size=3) | odd_values,
+    max_size=3,
+)
+odd_messages = st.builds(lambda role, found: {"role": role, **found}, roles, odd_messages)
+
+
+@given(st.lists(messages.map(lambda found: found[0]) | odd_messages, min_size=1, max_size=3))
+@example([{"role": "tool", "content": "an answer"}])
+@example([{"role": "Function", "content": [{"type": "text", "text": "an answer"}]}])
+@example([{"role": "Model", "parts": [{"type": "text", "content": ""}], "finish_reason": ""}])
+@example([{"role": "assistant", "content": None, "tool_calls": [CALL]}, {"role": "tool", "tool_call_id": "c", "content": "a"}])
+@example([{"role": "assistant", "content": "", "tool_calls": [CALL]}])
+@example([{"role": "assistant", "content": "", "tool_calls": [CALL, {**CALL, "id": ""}]}])
+@example([{"role": "assistant", "content": "one moment", "tool_calls": [CALL, CALL]}])
+@example([{"role": "assistant", "content": "one moment", "tool_calls": []}])
+@example([{"role": "tool", "tool_call_id": "", "content": "a"}, {"role": "tool", "name": "c", "content": "a"}])
+@example([{"role": "user", "content": "cut off", "finish_reason": ""}])
+@example([{"role": "user", "content": "with a name", "name": "Ada"}, {"role": "user"}, {"parts": []}])
+@example([{"role": "assistant", "parts": [{"type": "tool_call", "id": "", "name": "f", "arguments": "{}"}]}])
+@example([{"role": "tool", "parts": [{"type": "tool_call_response", "id": "c", "response": [{"type": "text", "text": "a"}]}]}])
+def test_each_message_is_read_as_if_it_stood_alone(found: list[dict[str, Any]]) -> None:
+    """Frequent shapes take a shorter way, which leads to the same place."""
+    text = json.dumps(found)
+    expected = tuple(chat.message(item) for item in listed(text))
+    content = as_content(text)
+    if content is None:
+        assert not any(one.parts for one in expected)
+    else:
+        assert isinstance(content, Chat)
+        assert repr(content.messages) == repr(expected)
+
+
+@given(st.lists(parts | odd_parts, min_size=1, max_size=4))
+def test_instructions_are_read_part_by_part(found: list[dict[str, Any]]) -> None:
+    text = json.dumps(found)
+    expected = tuple(part for item in listed(text) for part in as_parts(item))
+    content = as_parts_text(text)
+    assert repr(content) == repr(Chat((Message("system", expected),)) if expected else None)
+
+
+@given(messages)
+def test_what_the_entry_shows_is_the_message_as_its_own_row_shows_it(found: list[dict[str, Any]]) -> None:
+    content = as_content(json.dumps(found))
+    if not isinstance(content, Chat):
+        return
+    rows = json.loads(input_text(content, None, None) or "[]")
+    last = Chat(content.messages[-1:])
+    lifted = lifted_text(last)
+    assert lifted is not None
+    assert json.loads(lifted) == rows[-1]
+
+
+tool_lists = st.none() | st.just([{"type": "function", "function": {"name": "f", "limit": 0.5}}])
+
+
+@given(messages, messages, st.none() | st.just("Be brief."), tool_lists, st.booleans())
+@example([{"role": "system", "content": "one"}], [{"role": "assistant", "content": "two"}], "Be brief.", None, False)
+@example(
+    [{"role": "tool", "parts": [{"type": "tool_call_response", "id": "c", "response": "r"}] * 2}],
+    [{"role": "a"}],
+    None,
+    None,
+    True,
+)
+@example([{"role": "user", "content": "x" * 65_536}], [{"role": "assistant", "content": "x" * 65_530}], None, None, True)
+@example([{"role": "user", "content": "\ud800"}], [{"role": "assistant", "content": "\ud800"}], "Be brief.", None, False)
+def test_rows_are_the_same_whether_the_entry_shows_them_too(
+    asked: list[dict[str, Any]], said: list[dict[str, Any]], brief: str | None, tools: Any, entry_first: bool
+) -> None:
+    def read_facts() -> Facts:
+        return Facts(input=as_content(json.dumps(asked)), output=as_content(json.dumps(said)), system=as_parts_text(brief))
+
+    def written(facts: Facts) -> tuple[str | None, ...]:
+        return input_text(facts.input, facts.system, tools), output_text(facts.output), lifted_text(facts.input)
+
+    def shown(lifted: Lifted) -> tuple[str | None, str | None]:
+        return lifted_text(lifted.input), lifted_text(lifted.output)
+
+    alone, facts, offered = read_facts(), read_facts(), Lifted()
+    offered.offer(SpanView(b"t" * 16, b"s" * 8, b"", False, "n", 1, 1, 2, {}), facts)
+    if entry_first:
+        assert shown(offered) == shown(offered)
+    assert written(facts) == written(alone)
+    fresh = Lifted()
+    fresh.offer(SpanView(b"t" * 16, b"s" * 8, b"", False, "n", 1, 1, 2, {}), read_facts())
+    assert shown(offered) == shown(fresh)
+
+
+def test_a_text_that_two_rows_show_is_written_once() -> None:
+    facts = Facts(
+        input=Chat((Message("user", (Text("question"),)),)),
+        output=Chat((Message("assistant", (Text("answer"),)),)),
+        system=as_parts_text("Be brief."),
+    )
+    offered = Lifted()
+    offered.offer(SpanView(b"t" * 16, b"s" * 8, b"", False, "n", 1, 1, 2, {}), facts)
+    assert input_text(facts.input, facts.system, None) == (
+        '[{"role":"system","content":"Be brief."},{"role":"user","content":"question"}]'
+    )
+    assert lifted_text(offered.input) is lifted_text(offered.input)
+    assert lifted_text(offered.input) == '{"role":"user","content":"question"}'
+    assert lifted_text(offered.output) is output_text(facts.output)
+
+
+@pytest.mark.parametrize("length", [1, 65_536 - 29, 65_536 - 28, 65_536, 65_537, 100_000])
+def test_the_entry_shows_a_text_as_its_own_row_does_up_to_64_kib(length: int) -> None:
+    content = Chat((Message("user", (Text("x" * length),)),))
+    lifted, own = lifted_text(content), output_text(content)
+    assert lifted is not None
+    if length <= 65_536:
+        assert lifted == own
+    else:
+        assert json.loads(lifted) == {"role": "user", "content": "x" * 65_536 + f" [cut: {length} characters]"}
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"), [((Text("look"),), "look"), ((), "[media]"), ((Text("one"), Text("two")), "one\ntwo")]
+)
+def test_the_entry_shows_no_media_that_do_not_fit(said: tuple[Text, ...], shown: str) -> None:
+    image = Blob("image/png", "image", "A" * 65_536)
+    lifted = lifted_text(Chat((Message("user", (*said, image)),)))
+    assert lifted is not None
+    assert json.loads(lifted) == {"role": "user", "content": shown}
+    small = lifted_text(Chat((Message("user", (*said, Blob("image/png", "image", "AAAA"))),)))
+    assert small is not None
+    assert "data:image/png;base64,AAAA" in small
 
 
 @given(messages)

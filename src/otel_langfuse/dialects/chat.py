@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from otel_langfuse.dialects.parts import as_parts, text_of, tool_answer
-from otel_langfuse.dialects.reading import dump, jsonable, load
+from otel_langfuse.dialects.json_text import alike, dump, glance, load, settle
+from otel_langfuse.dialects.parts import as_parts, plain_parts, text_of, tool_answer
+from otel_langfuse.dialects.reading import jsonable
 from otel_langfuse.model import (
     Chat,
     Content,
@@ -26,9 +27,10 @@ from otel_langfuse.model import (
     Value,
 )
 
-__all__ = ["as_content", "as_parts_text", "as_tools", "message", "raw_content"]
+__all__ = ["as_chat", "as_content", "as_parts_text", "as_tools", "message", "raw_content"]
 
 _ROLES = {"human": "user", "ai": "assistant", "model": "assistant", "function": "tool"}
+_USUAL_ROLES = frozenset(("assistant", "system", "tool", "user"))  # as they are
 _MESSAGE_KEYS = frozenset(
     (
         "role",
@@ -51,10 +53,14 @@ def as_content(value: Value, role: str = "user") -> Content | None:
     if isinstance(value, str):
         if not value:
             return None
-        parsed = load(value)
-        if parsed is None or isinstance(parsed, str):
-            return Raw(value)
-        chat = _chat(parsed, role)
+        glanced = glance(value)
+        try:
+            chat = _chat(glanced, role, glanced=True)
+        except _DoubtfulError:
+            chat = None
+            glanced = None
+        if glanced is None:
+            chat = _chat(settle(value, None), role)
         return _said(chat) if chat is not None else Raw(value)
     if value is None or value in ([], {}):
         return None
@@ -63,9 +69,18 @@ def as_content(value: Value, role: str = "user") -> Content | None:
     return _said(chat) if chat is not None else Raw(plain if isinstance(plain, str) else dump(plain))
 
 
+def as_chat(parsed: Json, role: str = "user") -> Chat | None:
+    """The messages in JSON that has been read; ``None`` if it is no list of messages, or none has anything in it."""
+    chat = _chat(parsed, role)
+    return _said(chat) if chat is not None else None
+
+
 def _said(chat: Chat) -> Chat | None:
     """The messages, unless none has any part: then content was not captured."""
-    return chat if any(message.parts for message in chat.messages) else None
+    for said in chat.messages:
+        if said.parts:
+            return chat
+    return None
 
 
 def raw_content(value: Value) -> Content | None:
@@ -77,7 +92,10 @@ def raw_content(value: Value) -> Content | None:
 
 def as_parts_text(value: Value) -> Content | None:
     """System instructions: a list of parts, or text, as one system message."""
-    parsed = load(value) if isinstance(value, str) else _plain(value)
+    glanced = glance(value) if isinstance(value, str) else None
+    if type(glanced) is list and (plain := plain_parts(glanced)) is not None:
+        return Chat((Message("system", plain),))
+    parsed = settle(value, glanced) if isinstance(value, str) else _plain(value)
     if isinstance(parsed, list):
         parts = tuple(part for item in parsed for part in as_parts(item))
         return Chat((Message("system", parts),)) if parts else None
@@ -125,14 +143,82 @@ def _plain(value: Value) -> Json:
     return jsonable(value)
 
 
-def _chat(parsed: Json, role: str) -> Chat | None:
-    """The messages, if everything looks like one."""
+class _DoubtfulError(Exception):
+    """What `glance` has read may not be what `load` gives."""
+
+
+def _chat(parsed: Json, role: str, *, glanced: bool = False) -> Chat | None:
+    """The messages, if everything looks like one.
+
+    Raises:
+        _DoubtfulError: ``parsed`` is from `glance`, and has to be read again.
+    """
     messages: list[Message] = []
     for item in parsed if isinstance(parsed, list) else (parsed,):
-        if not isinstance(item, dict) or not ("role" in item or "parts" in item or _item_kind(item) is not None):
+        if not isinstance(item, dict):
             return None
-        messages.append(message(item, role))
+        found = _plain_message(item)
+        if found is None:
+            if not ("role" in item or "parts" in item or _item_kind(item) is not None):
+                return None
+            if glanced and not alike(item):
+                raise _DoubtfulError
+            found = message(item, role)
+        messages.append(found)
     return Chat(tuple(messages)) if messages else None
+
+
+def _plain_message(item: dict[str, Json]) -> Message | None:
+    """What `message` makes of the most frequent shapes; ``None`` for all others. Every value is looked at."""
+    named = item.get("role")
+    if type(named) is not str or not named:
+        return None
+    if named not in _USUAL_ROLES:
+        named = _ROLES.get(named.lower(), named)
+    size = len(item)
+    finished = item.get("finish_reason")
+    if finished is not None:
+        if type(finished) is not str:
+            return None
+        size -= 1
+    parts: tuple[Part, ...] | None = None
+    if size == 2:
+        given = item.get("parts")
+        if given is None and named != "tool":
+            given = item.get("content")
+        if type(given) is str and "parts" not in item:
+            parts = (Text(given),)
+        elif type(given) is list:
+            parts = plain_parts(given)
+    elif size == 3 and "content" in item:
+        given = item["content"]
+        if named == "tool":
+            call_id = item.get("tool_call_id")
+            if type(given) is str and type(call_id) is str and call_id:
+                parts = (ToolResponse(call_id, given),)
+        elif given is None or type(given) is str:
+            parts = _plain_calls(item.get("tool_calls"))
+            if parts is not None and given is not None:
+                parts = (Text(given), *parts)
+    return Message(named, parts, None, finished or None) if parts is not None else None
+
+
+def _plain_calls(calls: Json) -> tuple[Part, ...] | None:
+    """The calls that `_tool_calls` finds in OpenAI's shape, with arguments in text; ``None`` for all others."""
+    if type(calls) is not list or not calls:
+        return None
+    found: list[Part] = []
+    for call in calls:
+        if type(call) is not dict or len(call) != 3 or type(call.get("type")) is not str:
+            return None
+        function = call.get("function")
+        if type(function) is not dict or len(function) != 2:
+            return None
+        call_id, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
+        if type(call_id) is not str or type(name) is not str or type(arguments) is not str or not call_id or not name:
+            return None
+        found.append(ToolCall(call_id, name, arguments))
+    return tuple(found)
 
 
 def message(item: dict[str, Json], role: str = "user") -> Message:
@@ -145,7 +231,7 @@ def message(item: dict[str, Json], role: str = "user") -> Message:
     parts: list[Part] = as_parts(item["parts"]) if "parts" in item else []
     content = item.get("content")
     if named == "tool" and "parts" not in item and content is not None:
-        answers = [part for part in as_parts(content) if isinstance(part, ToolResponse)]
+        answers = [] if isinstance(content, str) else [part for part in as_parts(content) if isinstance(part, ToolResponse)]
         call_id = text_of(item.get("tool_call_id")) or text_of(item.get("id"))
         parts += answers or [ToolResponse(call_id, tool_answer(content))]
     elif content is not None:
@@ -154,7 +240,7 @@ def message(item: dict[str, Json], role: str = "user") -> Message:
         parts += _tool_calls(item["tool_calls"])
     if isinstance(item.get("refusal"), str) and item["refusal"]:
         parts.append(Generic({"type": "refusal", "refusal": item["refusal"]}))
-    if not item.keys() <= _MESSAGE_KEYS:
+    if not _MESSAGE_KEYS.issuperset(item):
         parts += [
             Generic({key: rest}) for key, rest in item.items() if key not in _MESSAGE_KEYS and rest not in (None, "", [], {})
         ]

@@ -9,13 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from otel_langfuse.dialects.reading import load
+from otel_langfuse.dialects.json_text import alike, load
 from otel_langfuse.model import Blob, File, Generic, Json, Part, Reasoning, Text, ToolCall, ToolResponse, Uri
 
-__all__ = ["as_parts", "text_of", "tool_answer"]
-
-
-_NOTHING = frozenset(("type",))  # keys of a part that says nothing
+__all__ = ["as_parts", "plain_parts", "text_of", "tool_answer"]
 
 
 def text_of(value: Json) -> str | None:
@@ -35,8 +32,45 @@ def as_parts(value: Json) -> list[Part]:
         return [Text(value)]
     if isinstance(value, list):
         # With content capture off some libraries still name the parts' types; that is nothing to show.
-        return [_part(item) for item in value if not (isinstance(item, dict) and item.keys() <= _NOTHING)]
+        return [_part(item) for item in value if not (isinstance(item, dict) and _says_nothing(item))]
     return [_part(value)]
+
+
+def plain_parts(value: list[Json]) -> tuple[Part, ...] | None:
+    """The parts that `as_parts` finds where each is of the most frequent kinds; ``None`` for all others, and for none.
+
+    Those are text, and the conventions' tool calls and answers, with nothing beside. Every value is looked at, so that it is
+    as good as `load`'s even if `glance` has read it.
+    """
+    found: list[Part] = []
+    for item in value:
+        if type(item) is not dict:
+            return None
+        part = item.get("type")
+        if part == "text" and len(item) == 2:
+            text = item.get("content", item.get("text"))
+            if type(text) is not str:
+                return None
+            found.append(Text(text))
+        elif part == "tool_call" and len(item) == 4:
+            call_id, name, arguments = item.get("id"), item.get("name"), item.get("arguments")
+            if type(call_id) is not str or type(name) is not str or not call_id or not name:
+                return None
+            if type(arguments) is not str and (arguments is None or not alike(arguments)):
+                return None
+            found.append(ToolCall(call_id, name, arguments))
+        elif part == "tool_call_response" and len(item) == 3:
+            call_id, answer = item.get("id"), item.get("response")
+            if type(call_id) is not str or type(answer) is not str or not call_id:
+                return None
+            found.append(ToolResponse(call_id, answer))
+        else:
+            return None
+    return tuple(found) or None
+
+
+def _says_nothing(item: dict[str, Json]) -> bool:
+    return not item or (len(item) == 1 and "type" in item)
 
 
 def tool_answer(content: Json) -> Json:

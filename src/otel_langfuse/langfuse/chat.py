@@ -6,17 +6,18 @@ Langfuse counts tool calls from ``tool_calls`` on a message and tool definitions
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
-from otel_langfuse.dialects.reading import dump, load
+from otel_langfuse.dialects.json_text import dump, dump_texts, load
 from otel_langfuse.model import (
     Blob,
     Chat,
     Content,
     File,
+    Generic,
     Json,
     Message,
-    Part,
     Raw,
     Reasoning,
     Text,
@@ -27,6 +28,8 @@ from otel_langfuse.model import (
 
 __all__ = ["input_text", "lifted_text", "output_text"]
 
+_Writer: TypeAlias = Callable[[Json], str]
+_INSTRUCTING = ("system", "developer")
 _LIFTED_LIMIT = 65_536  # characters of a trace's input or output that stands in for the entry span's own
 
 
@@ -34,10 +37,16 @@ def input_text(content: Content | None, system: Content | None, tools: Sequence[
     """The value of ``langfuse.observation.input``; ``None`` when there is nothing to show."""
     if isinstance(content, Raw) and not tools and system is None:
         return content.text
-    messages = _input_messages(content, system)
+    if isinstance(content, Chat) and content.messages:
+        last = content.messages[-1]
+        if last.role not in _INSTRUCTING and (shown := _kept(last)) is not None:
+            before, write = _input_messages(Chat(content.messages[:-1]), system)
+            text = f"{write(before)[:-1]},{shown}]" if before else f"[{shown}]"
+            return f'{{"messages":{text},"tools":{dump(list(tools))}}}' if tools else text
+    messages, write = _input_messages(content, system)
     if tools:
         return dump({"messages": messages, "tools": list(tools)})
-    return dump(messages) if messages else None
+    return write(messages) if messages else None
 
 
 def output_text(content: Content | None) -> str | None:
@@ -46,10 +55,12 @@ def output_text(content: Content | None) -> str | None:
         return None
     if isinstance(content, Raw):
         return content.text
-    messages = _messages(content.messages)
-    if not messages:
+    if not content.messages:
         return None
-    return dump(messages[0] if len(messages) == 1 else messages)
+    if len(content.messages) == 1 and (shown := _kept(content.messages[0])) is not None:
+        return shown
+    messages, write = _messages(content.messages)
+    return write(messages[0] if len(messages) == 1 else messages)
 
 
 def lifted_text(content: Content | None) -> str | None:
@@ -58,71 +69,119 @@ def lifted_text(content: Content | None) -> str | None:
         return None
     if isinstance(content, Raw):
         return _cut(content.text)
-    messages = _messages(content.messages)
-    if not messages:
+    if not content.messages:
         return None
-    text = dump(messages[-1])
-    if len(text) <= _LIFTED_LIMIT:
+    last = content.messages[-1]
+    text = _fitting(last)
+    if text is not None:
         return text
     words = "\n".join(part.content for message in content.messages for part in message.parts if isinstance(part, Text))
-    return dump({"role": content.messages[-1].role, "content": _cut(words or "[media]")})
+    return dump_texts({"role": last.role, "content": _cut(words or "[media]")})
+
+
+def _kept(message: Message) -> str | None:
+    """The text of a message that the entry row shows as it stands here; ``None`` for all others."""
+    if message.kept == "":
+        _fitting(message)
+    return message.kept or None
+
+
+def _fitting(message: Message) -> str | None:
+    """The text of a message, or of the last that it becomes; ``None`` if it does not fit. It is kept if it is shown twice."""
+    if message.kept:
+        return message.kept
+    if _too_large(message):
+        return None
+    messages, write = _messages((message,))
+    text = write(messages[-1])
+    if len(text) > _LIFTED_LIMIT:
+        return None
+    if message.kept is not None and len(messages) == 1:
+        message.kept = text
+    return text
+
+
+def _too_large(message: Message) -> bool:
+    """Whether a message cannot fit, as far as that can be told without writing it."""
+    size = 0
+    for part in message.parts:
+        if isinstance(part, (Text, Reasoning)):
+            size += len(part.content)
+        elif isinstance(part, Blob):
+            size += len(part.data)
+        elif isinstance(part, (ToolResponse, Generic)):
+            return False
+    return size > _LIFTED_LIMIT
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LIFTED_LIMIT else f"{text[:_LIFTED_LIMIT]} [cut: {len(text)} characters]"
 
 
-def _input_messages(content: Content | None, system: Content | None) -> Json:
-    given: Json = []
+def _input_messages(content: Content | None, system: Content | None) -> tuple[list[Json], _Writer]:
+    given: list[Json] = []
+    write: _Writer = dump_texts
     if isinstance(content, Chat):
-        given = _messages(content.messages)
+        given, write = _messages(content.messages)
     elif isinstance(content, Raw):
         opened = load(content.text)
         given = opened if isinstance(opened, list) else [{"role": "user", "content": content.text}]
-    assert isinstance(given, list)
+        write = dump
     if not isinstance(system, Chat):
-        return given
-    has_system = any(isinstance(item, dict) and item.get("role") in ("system", "developer") for item in given)
-    return given if has_system else [*_messages(system.messages), *given]
+        return given, write
+    for item in given:
+        if isinstance(item, dict) and item.get("role") in _INSTRUCTING:
+            return given, write
+    before, first = _messages(system.messages)
+    return before + given, write if first is dump_texts else first
 
 
-def _messages(messages: Sequence[Message]) -> list[Json]:
+def _messages(messages: Sequence[Message]) -> tuple[list[Json], _Writer]:
+    """Messages in OpenAI's shape, and what writes them as text: where all values are texts, that need not be checked."""
     out: list[Json] = []
+    write: _Writer = dump_texts
     for message in messages:
+        parts = message.parts
+        if len(parts) == 1 and not message.name:
+            part = parts[0]
+            if type(part) is Text:
+                out.append({"role": message.role, "content": part.content})
+                continue
+            if type(part) is ToolResponse:
+                out.append(_answer(part))
+                continue
         out += _message(message)
-    return out
+        for part in parts:
+            if type(part) is Generic:
+                write = dump
+    return out, write
 
 
 def _message(message: Message) -> list[Json]:
     """One message in OpenAI's shape; several when it carries more than one tool answer."""
-    parts = message.parts
-    if len(parts) == 1 and type(parts[0]) is Text and not message.name:
-        return [{"role": message.role, "content": parts[0].content}]
     answers: list[Json] = []
     content: list[Json] = []
     calls: list[Json] = []
-    only_text = True
+    texts: list[str] = []
     for part in message.parts:
-        if isinstance(part, ToolResponse):
-            answers.append(_answer(part))
+        if isinstance(part, Text):
+            texts.append(part.content)
+            content.append({"type": "text", "text": part.content})
         elif isinstance(part, ToolCall):
             calls.append(_call(part))
+        elif isinstance(part, ToolResponse):
+            answers.append(_answer(part))
         else:
-            only_text = only_text and isinstance(part, Text)
             content.append(_content(part))
     if answers and not content and not calls:
         return answers
     out: dict[str, Json] = {"role": message.role}
     if message.name:
         out["name"] = message.name
-    out["content"] = _joined(message.parts) if only_text and len(content) == 1 else content or (None if calls else "")
+    out["content"] = texts[0] if len(content) == 1 and texts else content or (None if calls else "")
     if calls:
         out["tool_calls"] = calls
     return [out, *answers]
-
-
-def _joined(parts: Sequence[Part]) -> str:
-    return "\n".join(part.content for part in parts if isinstance(part, Text))
 
 
 def _answer(part: ToolResponse) -> Json:
@@ -139,9 +198,7 @@ def _call(part: ToolCall) -> Json:
     return {"id": part.id, **out} if part.id else out
 
 
-def _content(part: Part) -> Json:
-    if isinstance(part, Text):
-        return {"type": "text", "text": part.content}
+def _content(part: Reasoning | Blob | Uri | File | Generic) -> Json:
     if isinstance(part, Reasoning):
         return {"type": "reasoning", "text": part.content}
     if isinstance(part, Blob):
@@ -156,7 +213,6 @@ def _content(part: Part) -> Json:
         }
     if isinstance(part, File):
         return {"type": "file", "file": {"file_id": part.file_id}}
-    assert not isinstance(part, (ToolCall, ToolResponse))
     return part.value
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 
 from otel_langfuse.langfuse.wire import AttributeValue
 
-__all__ = ["CONTENT_FIELDS", "METADATA", "Media", "extract", "present", "substitute"]
+__all__ = ["CONTENT_FIELDS", "MARK", "METADATA", "Media", "extract", "present", "substitute"]
 
 CONTENT_FIELDS = {
     "langfuse.observation.input": "input",
@@ -32,7 +32,8 @@ CONTENT_FIELDS = {
 METADATA = ("langfuse.observation.metadata.", "langfuse.trace.metadata.")
 """What the names of metadata begin with."""
 
-_MARK = ";base64,"
+MARK = ";base64,"
+"""What every data URL with media in it holds."""
 
 # ``data:`` must not begin inside of an escape: in ``\u00data:`` the first two letters belong to it. Every run has a
 # bound, so that text made of beginnings costs no more than other text.
@@ -98,16 +99,19 @@ class Media:
         return f"@@@langfuseMedia:type={self.mime}|id={media_id}|source=base64_data_uri@@@"
 
 
-def extract(attributes: Mapping[str, AttributeValue], bound: int) -> tuple[dict[str, AttributeValue], tuple[Media, ...]]:
+def extract(attributes: dict[str, AttributeValue], bound: int) -> tuple[dict[str, AttributeValue], tuple[Media, ...]]:
     """The attributes with tokens in place of all media of more than ``bound`` bytes, and these media, once per field.
 
-    Content and metadata are looked at, everything else stays as it is.
+    Content and metadata are looked at, everything else stays as it is. Without such media the given attributes come back.
     """
-    out = dict(attributes)
+    large = [key for key, value in attributes.items() if isinstance(value, str) and len(value) > bound and MARK in value]
+    if not large:
+        return attributes, ()
+    out = attributes.copy()
     found: dict[tuple[bytes, str, str], Media] = {}
-    for key in [key for key, value in attributes.items() if isinstance(value, str) and len(value) > bound]:
+    for key in large:
         value = attributes[key]
-        if isinstance(value, str) and _MARK in value and (place := _place(key)):
+        if isinstance(value, str) and (place := _place(key)):
             out[key] = _replaced(value, bound, place, found)
     return out, tuple(found.values())
 
@@ -143,10 +147,19 @@ def _replaced(text: str, bound: int, place: str, found: dict[tuple[bytes, str, s
     """The text with tokens; what they stand for is added to ``found``."""
     pieces: list[str] = []
     done = at = 0
+    quote = 0  # the next quotation mark; -1 once a payload did not end at it, for asking often would not take linear time
     while (head := _HEAD.search(text, at)) is not None:
-        at = _end(text, head.end())
-        data = _decoded(text, head.end(), at, bound)
+        start = head.end()
+        if 0 <= quote < start:
+            quote = text.find('"', start)
+        data, at = None, quote
+        if (quote - start) * 3 // 4 > bound:
+            data = _decoded_plain(text[start:quote])
+            quote = -1 if data is None else quote
         if data is None:
+            at = _end(text, start)
+            data = _decoded(text, start, at, bound)
+        if data is None or len(data) <= bound:
             continue
         mime = f"{head[1]}/{_BACKSLASHES.sub('', _JSON_HEX.sub(_character, head[2]))}".lower() if head[1] else _NO_TYPE
         mime = _TYPES.get(mime, mime)
@@ -169,7 +182,7 @@ def _end(text: str, start: int) -> int:
 
 
 def _decoded(text: str, start: int, end: int, bound: int) -> bytes | None:
-    """The bytes of a payload, or ``None`` if they are not more than ``bound``."""
+    """The bytes of a payload, or ``None`` if they cannot be more than ``bound``."""
     if (end - start) * 3 // 4 <= bound:
         return None
     payload = text[start:end]
@@ -180,8 +193,15 @@ def _decoded(text: str, start: int, end: int, bound: int) -> bytes | None:
     plain = payload.encode("ascii").translate(_URL_SAFE).rstrip(b"=")
     # What a limit on attributes has cut may end in the middle of a byte.
     plain = plain[: len(plain) - (len(plain) % 4 == 1)]
-    data = binascii.a2b_base64(plain + b"=" * (-len(plain) % 4))
-    return data if len(data) > bound else None
+    return binascii.a2b_base64(plain + b"=" * (-len(plain) % 4))
+
+
+def _decoded_plain(payload: str) -> bytes | None:
+    """The bytes, if the text is base64 as it should be and nothing else: then no pattern need be matched."""
+    try:
+        return binascii.a2b_base64(payload, strict_mode=True)
+    except ValueError:
+        return None
 
 
 def _character(match: re.Match[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from otel_langfuse.dialects.chat import as_content
+from otel_langfuse.dialects.chat import as_chat
 from otel_langfuse.dialects.reading import as_text, load
 from otel_langfuse.model import Chat, Content, Facts, Message, Raw, SpanView
 
@@ -46,14 +46,18 @@ def _one(content: Content, role: str) -> Content | None:
     if isinstance(content, Raw):
         body = load(content.text)
         listed = body.get("messages") if isinstance(body, dict) else None
-        opened = as_content(listed if isinstance(listed, list) else content.text, role)  # type: ignore[arg-type]
         if listed == []:
             return None
-        if not isinstance(opened, Chat):
+        opened = as_chat(listed if isinstance(listed, list) else body, role)
+        if opened is None:
             return content
         content = opened
     chosen = _choose(content.messages, role)
-    return Chat((chosen,)) if chosen is not None else None
+    if chosen is None:
+        return None
+    if chosen.kept is None:
+        chosen.kept = ""  # its own row and the entry's show it
+    return content if len(content.messages) == 1 else Chat((chosen,))
 
 
 def _choose(messages: Sequence[Message], role: str) -> Message | None:
