@@ -72,7 +72,11 @@ def convert_views(
     def sink(row: Row) -> None:
         nonlocal generations
         generations += row.facts.type in (ObservationType.GENERATION, ObservationType.EMBEDDING)
-        media.submit(copy.draft(row), spans.append)
+        done = copy.finish(row)
+        if isinstance(done, EncodedSpan):
+            spans.append(done)
+        else:
+            media.submit(done, spans.append)
 
     pipeline = Pipeline(sink, Options.of(settings), counters=counters)
     replay(

@@ -27,6 +27,7 @@ TARGETS = {
     "usage": "usage",
     "cost": "cost",
     "first_token_ns": "completion start time",
+    "first_token_after": "completion start time, counted from the span's start",
     "level": "level",
     "status_message": "status message",
     "user": "user id",

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from otel_langfuse.dialects.reading import Row, Table, as_identity, as_text
-from otel_langfuse.dialects.shapes import Hints
+from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import EMPTY, EventView, Facts, SpanView, Value
 
 __all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "any span"
-HINTS = Hints(always=True)
+_EXCEPTION = "exception"
+HINTS = Hints(always=True, looks=("error.",), hears=lambda name: name == _EXCEPTION)
 
 TABLE = Table(
     (
@@ -24,6 +25,7 @@ TABLE = Table(
         Row("session.id", "session", as_identity),
         Row("deployment.environment.name", "environment"),
         Row("deployment.environment", "environment"),
+        Row("langfuse.trace.url", "-"),  # our own link, on the way to the other backend
     )
 )
 # Langfuse's name for none, and what instrumentations write that were told none: it must not hide the configured one.
@@ -39,7 +41,7 @@ def read(view: SpanView) -> Facts | None:
     if not failed and not any(key in attributes for key in _KEYS):
         return None
     facts = Facts(dialect=NAME, recognised=False)
-    TABLE.apply(attributes, facts)
+    TABLE.apply(attributes, facts, shape_of(view))
     if facts.environment == _NO_ENVIRONMENT:
         facts.environment = None
     if failed:
@@ -52,7 +54,7 @@ def read(view: SpanView) -> Facts | None:
 
 def _exception(view: SpanView) -> EventView | None:
     """The last exception that was recorded."""
-    return next((event for event in reversed(view.events) if event.name == "exception"), None)
+    return next((event for event in reversed(view.events) if event.name == _EXCEPTION), None)
 
 
 def _error(view: SpanView, facts: Facts, kind: str | None, details: Mapping[str, Value]) -> None:

@@ -18,7 +18,7 @@ from otel_langfuse.model import Facts, Json, ObservationType, PromptLink, Raw, S
 __all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "langfuse"
-HINTS = Hints(scopes=("langfuse-sdk",), keys=("langfuse.",))
+HINTS = Hints(scopes=("langfuse-sdk",), keys=("langfuse.",), but=frozenset(("langfuse.trace.url",)))
 _OBSERVATION = "langfuse.observation."
 _KEPT = ("langfuse.observation.", "langfuse.trace.", "langfuse.experiment.")
 

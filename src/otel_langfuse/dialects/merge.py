@@ -32,6 +32,7 @@ from otel_langfuse.dialects import (
     vercel,
 )
 from otel_langfuse.dialects.reading import Table
+from otel_langfuse.dialects.recall import Memory, silent
 from otel_langfuse.dialects.shapes import Hints, Shape, shape_of
 from otel_langfuse.model import Facts, ObservationType, SpanView
 
@@ -78,12 +79,16 @@ DIALECTS: tuple[Dialect, ...] = tuple(
 _FILLED = tuple(
     field.name
     for field in fields(Facts)
-    if field.name
+    if field.init
+    and field.name
     not in ("dialect", "recognised", "noise", "donates", "consumed", "parameters", "metadata", "trace_metadata", "passthrough")
 )
 _KEYED = ("parameters", "metadata", "trace_metadata", "passthrough")
 
 
+_ERROR = 2  # trace.proto Status.STATUS_CODE_ERROR
+_MAX_SCOPES = 64
+_silent = silent(DIALECTS)
 _ASKED = tuple((dialect.hints, dialect.read) for dialect in DIALECTS)
 _EVENTS = tuple(prefix for dialect in DIALECTS for prefix in dialect.hints.events)
 
@@ -138,8 +143,47 @@ def may_be_genai(view: SpanView) -> bool:
     return any(event.name.startswith("gen_ai.") for event in view.events)
 
 
-def read(view: SpanView) -> Facts:
-    """Everything that the readers say about a span."""
+def read(view: SpanView, *, anew: bool = False) -> Facts:
+    """Everything that the readers say about a span.
+
+    Args:
+        view: The span.
+        anew: Whether the caller wants facts to change: such are shared with no other span.
+    """
+    shape = shape_of(view)
+    if not anew and view.status_code != _ERROR and not view.contents and not view.status_message and _silent(view.events):
+        memory = shape.memories.get(view.scope_name)
+        if memory is None:
+            memory = _remember(shape, view.scope_name)
+        if not memory.useless:
+            facts = memory.recall(view)
+            if facts is not None:
+                if facts.first_token_after is not None:
+                    _first_token(view, facts)
+                return facts
+    facts = _ask(view)
+    if facts.first_token_after is not None:
+        _first_token(view, facts)
+    return facts
+
+
+def _first_token(view: SpanView, facts: Facts) -> None:
+    """Where a reader knows how long it took to the first token: when that was."""
+    if facts.first_token_ns is None and view.start_ns:
+        facts.first_token_ns = view.start_ns + int((facts.first_token_after or 0) * 1e9)
+
+
+def _remember(shape: Shape, scope: str) -> Memory:
+    """The memory of a shape's spans in a scope; events that no reader hears need no reader."""
+    asked = [dialect for dialect in DIALECTS if dialect.hints.allow(scope, shape)]
+    if len(shape.memories) >= _MAX_SCOPES:
+        shape.memories.clear()
+    memory = shape.memories[scope] = Memory(shape.keys, asked, _ask)
+    return memory
+
+
+def _ask(view: SpanView) -> Facts:
+    """What the readers say of a span when each is asked."""
     found = [facts for reader in _readers(view, shape_of(view)) if (facts := reader(view)) is not None]
     if not found:
         return Facts(recognised=False)

@@ -89,9 +89,14 @@ _SURE_KEYS = (
 )
 _LABELS = ("traceloop.",)
 _NUMBERED = ("gen_ai.prompt.", "gen_ai.completion.")
+_CHUNK = "completion.chunk"
 _STEP_TAGS = ("seq:step:", "graph:step:", "map:key:", "langsmith:")
 _POISON = "gen_ai.prompt.prompt_filter_results"  # Azure's content filter beside numbered messages
-HINTS = Hints(keys=(*_LABELS, *_NUMBERED, *_SURE_KEYS))
+HINTS = Hints(
+    keys=(*_LABELS, *_NUMBERED, *_SURE_KEYS),
+    looks=("traceloop.", "gen_ai.operation.name", "gen_ai.prompt.", "gen_ai.completion.", "llm.request."),
+    hears=lambda name: name.endswith(_CHUNK),
+)
 
 
 def read(view: SpanView) -> Facts | None:
@@ -174,7 +179,7 @@ def _functions(attributes: Mapping[str, Value], facts: Facts) -> None:
 def _first_token(view: SpanView, facts: Facts) -> None:
     """Streams record an event per chunk; the first one is the first token."""
     for event in view.events:
-        if event.name.endswith("completion.chunk"):
+        if event.name.endswith(_CHUNK):
             facts.first_token_ns = event.time_ns
             return
 

@@ -18,7 +18,6 @@ from otel_langfuse.model import Chat, Facts, Json, Message, SpanView, Value
 __all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "otel-genai-1.36"
-HINTS = Hints(keys=("gen_ai.system",), events=("gen_ai.",))
 
 TABLE = Table(
     (
@@ -33,6 +32,15 @@ TABLE = Table(
     )
 )
 _CHOICE = "gen_ai.choice"
+
+
+def _hears(event_name: str) -> bool:
+    return event_name == _CHOICE or event_name.startswith("gen_ai.content.") or _role(event_name) is not None
+
+
+HINTS = Hints(
+    keys=("gen_ai.system",), but=frozenset(("gen_ai.system_instructions",)), events=("gen_ai.",), looks=(), hears=_hears
+)
 
 
 def read(view: SpanView) -> Facts | None:
@@ -58,7 +66,7 @@ def _role(event_name: str) -> str | None:
 def _records(view: SpanView) -> Iterator[tuple[str, Mapping[str, Value], Value]]:
     """Name, attributes and body of each content event, span events first."""
     for event in view.events:
-        if _role(event.name) or event.name == _CHOICE or event.name.startswith("gen_ai.content."):
+        if _hears(event.name):
             yield event.name, event.attributes, None
     for record in view.contents:
         if _role(record.event_name) or record.event_name == _CHOICE:

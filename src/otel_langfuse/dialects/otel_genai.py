@@ -56,6 +56,8 @@ TABLE = Table(
         Row("gen_ai.usage.reasoning_tokens", "usage.reasoning", as_integer),
         Row("gen_ai.usage.audio.input_tokens", "usage.audio_input", as_integer),
         Row("gen_ai.usage.audio.output_tokens", "usage.audio_output", as_integer),
+        Row("gen_ai.response.time_to_first_chunk", "first_token_after", as_seconds),
+        Row("gen_ai.client.operation.time_to_first_chunk", "first_token_after", as_seconds),
         Row("gen_ai.request.stream", "metadata.stream"),
         Row("gen_ai.request.*", "parameters", as_json),
     )
@@ -69,9 +71,8 @@ _SURE_KEYS = (
     "gen_ai.input.messages",
 )
 _SCOPES = ("opentelemetry.instrumentation.genai.", "opentelemetry.util.genai")
-_FIRST_TOKEN = ("gen_ai.response.time_to_first_chunk", "gen_ai.client.operation.time_to_first_chunk")
 _PROMPT = ("gen_ai.prompt.",)
-HINTS = Hints(scopes=_SCOPES, keys=_SURE_KEYS)
+HINTS = Hints(scopes=_SCOPES, keys=_SURE_KEYS, looks=("gen_ai.system", *_PROMPT))
 
 
 def read(view: SpanView) -> Facts | None:
@@ -89,8 +90,6 @@ def read(view: SpanView) -> Facts | None:
         facts.name = facts.metadata.get("tool_name")
     if facts.provider is None:
         facts.provider = as_text(attributes.get("gen_ai.system"))
-    if shape.has(_FIRST_TOKEN):
-        _first_token(view, facts)
     if shape.has(_PROMPT):
         _prompt_template(view, facts)
         _prompt_variables(view, facts)
@@ -116,15 +115,6 @@ def _type(facts: Facts) -> ObservationType | None:
     if "tool_name" in facts.metadata and not facts.operation:
         return ObservationType.TOOL
     return ObservationType.GENERATION if facts.model and not facts.operation else None
-
-
-def _first_token(view: SpanView, facts: Facts) -> None:
-    for key in _FIRST_TOKEN:
-        seconds = as_seconds(view.attributes.get(key))
-        if seconds is not None and view.start_ns:
-            facts.first_token_ns = view.start_ns + int(seconds * 1e9)
-            facts.consumed.add(key)
-            return
 
 
 def _prompt_template(view: SpanView, facts: Facts) -> None:

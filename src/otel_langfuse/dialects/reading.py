@@ -7,7 +7,7 @@ rows are tried in order and the first that yields a value fills the field, while
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -168,6 +168,11 @@ class Table:
         self.rows = tuple(rows)
         self._exact = tuple((row.key, *row.field.partition(".")[::2], row.take) for row in rows if not row.key.endswith("*"))
         self._prefixes = tuple((row.key[:-1], _namespace(row.key), row) for row in rows if row.key.endswith("*"))
+
+    def rows_for(self, keys: Iterable[str]) -> tuple[_Step, ...]:
+        """The rows that attributes of such keys have: key, field, part of the field, converter; those with a prefix last."""
+        exact, prefixed = self._plan(dict.fromkeys(keys))
+        return exact + prefixed
 
     def apply(self, attributes: Mapping[str, Value], facts: Facts, shape: Shape | None = None) -> None:
         """Fills ``facts`` from ``attributes``; with their ``shape`` only rows that have an attribute are looked at."""

@@ -30,16 +30,23 @@ class Hints:
         keys: Prefixes of attribute keys.
         events: Prefixes of the names of span events; content records count as such.
         always: Whether the reader is asked about every span.
+        but: Keys that are no hint although a prefix says so.
+        looks: Keys whose values the reader looks at itself, beside the rows of its table; one that ends in a dot stands for
+            all that begin with it. ``None``: any.
+        hears: Whether the reader looks at span events of a name.
     """
 
     scopes: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     events: tuple[str, ...] = ()
     always: bool = False
+    but: frozenset[str] = frozenset()
+    looks: tuple[str, ...] | None = None
+    hears: Callable[[str], bool] = lambda name: False
 
     def allow(self, scope: str, shape: Shape) -> bool:
         """Whether the reader may have a word on spans of this scope and shape, events aside."""
-        return self.always or scope.startswith(self.scopes) or shape.has(self.keys)
+        return self.always or scope.startswith(self.scopes) or shape.has(self.keys, self.but)
 
 
 class Shape:
@@ -49,21 +56,23 @@ class Shape:
         keys: The keys, in the span's order.
         plans: By table, which of its rows apply.
         readers: By scope, the readers to ask.
+        memories: By scope, what is remembered of such spans (`dialects.recall`).
     """
 
-    __slots__ = ("_known", "keys", "plans", "readers")
+    __slots__ = ("_known", "keys", "memories", "plans", "readers")
 
     def __init__(self, keys: tuple[str, ...]) -> None:
         self.keys = keys
         self.plans: dict[Any, Any] = {}
         self.readers: dict[tuple[str, bool], tuple[Read, ...]] = {}
-        self._known: dict[tuple[str, ...], bool] = {}
+        self.memories: dict[str, Any] = {}
+        self._known: dict[tuple[tuple[str, ...], frozenset[str]], bool] = {}
 
-    def has(self, prefixes: tuple[str, ...]) -> bool:
-        """Whether a key begins with one of ``prefixes``, which must be a constant: the answer is kept."""
-        known = self._known.get(prefixes)
+    def has(self, prefixes: tuple[str, ...], but: frozenset[str] = frozenset()) -> bool:
+        """Whether a key, none of ``but``, begins with one of ``prefixes``; both must be constants: the answer is kept."""
+        known = self._known.get((prefixes, but))
         if known is None:
-            known = self._known[prefixes] = any(key.startswith(prefixes) for key in self.keys)
+            known = self._known[prefixes, but] = any(key.startswith(prefixes) and key not in but for key in self.keys)
         return known
 
     def choose(self, scope: str, events: bool, dialects: tuple[tuple[Hints, Read], ...]) -> tuple[Read, ...]:

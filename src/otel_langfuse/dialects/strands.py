@@ -12,7 +12,7 @@ from otel_langfuse.model import Facts, ObservationType, SpanView
 __all__ = ["HINTS", "NAME", "TABLE", "read"]
 
 NAME = "strands"
-HINTS = Hints(scopes=("strands",), keys=("gen_ai.system",))
+HINTS = Hints(scopes=("strands",), keys=("gen_ai.system",), but=frozenset(("gen_ai.system_instructions",)))
 
 TABLE = Table(
     (

@@ -15,10 +15,20 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from otel_langfuse.dialects.reading import as_text
-from otel_langfuse.langfuse.attributes import write
-from otel_langfuse.langfuse.media import CONTENT_FIELDS, Media, extract, present, substitute
-from otel_langfuse.langfuse.wire import AttributeValue, EncodedSpan, encode_resource, encode_scope, encode_span
-from otel_langfuse.model import Value
+from otel_langfuse.langfuse.attributes import VARYING_METADATA, common, metadata_name, varying, write
+from otel_langfuse.langfuse.media import CONTENT_FIELDS, MARK, Media, extract, present, substitute
+from otel_langfuse.langfuse.wire import (
+    ATTRIBUTE,
+    AttributeValue,
+    EncodedSpan,
+    encode_key_values,
+    encode_resource,
+    encode_scope,
+    encode_span,
+    encode_text,
+    encoded_key,
+)
+from otel_langfuse.model import Facts, Stock, Value
 from otel_langfuse.pipeline.row import Row
 
 __all__ = ["Draft", "LangfuseCopy", "TextMasker"]
@@ -38,6 +48,10 @@ _STRUCTURE = frozenset(
     ).split()
 )
 _CACHED = 256
+# Of each attribute that no reader took: how many values are kept encoded, and bytes of one. Most have few values or a new
+# one for each call; for those a look in vain costs little.
+_VALUES = 64
+_LONGEST = 256
 
 
 class TextMasker(Protocol):
@@ -103,6 +117,33 @@ class Draft:
         )
 
 
+@dataclass(slots=True)
+class _Ready:
+    """What the spans of a stock have in common, encoded.
+
+    Attributes:
+        usable: Whether the common part and the rest can be written apart: no name is in both, nothing may be media.
+        common: `attributes.common` as pieces of a span.
+        loose: Keys of attributes that no reader took, with the encoded names under which they show, and pieces for some values.
+    """
+
+    usable: bool
+    common: bytes = b""
+    loose: tuple[tuple[str, bytes, dict[str, bytes]], ...] = ()
+
+    @classmethod
+    def of(cls, stock: Stock, facts: Facts) -> _Ready:
+        """Encodes the common part."""
+        shared = common(facts)
+        names = [metadata_name(key) for key in stock.loose]
+        taken = VARYING_METADATA.union(names)
+        apart = len(set(names)) == len(names) and shared.keys().isdisjoint(taken) and VARYING_METADATA.isdisjoint(names)
+        if not apart or facts.passthrough or any(isinstance(value, str) and MARK in value for value in shared.values()):
+            return cls(usable=False)
+        loose = tuple((key, encoded_key(name), dict[str, bytes]()) for key, name in zip(stock.loose, names, strict=True))
+        return cls(True, encode_key_values(ATTRIBUTE, shared), loose)
+
+
 class LangfuseCopy:
     """Drafts rows; keeps the encoded resources and scopes of late, which most spans share.
 
@@ -144,9 +185,63 @@ class LangfuseCopy:
             masked_media=len(found) - len(media),
         )
 
+    def finish(self, row: Row) -> EncodedSpan | Draft:
+        """The span as Langfuse gets it, encoded; a draft if there are media to upload first."""
+        stock = row.facts.stock
+        if stock is not None and self._masker is None and not row.note:
+            ready = stock.written
+            if ready is None:
+                ready = stock.written = _Ready.of(stock, row.facts)
+            if ready.usable:
+                span = self._with(ready, row)
+                if span is not None:
+                    return span
+        draft = self.draft(row)
+        return draft if draft.media or draft.masked_media else draft.encode()
+
     def encode(self, row: Row) -> EncodedSpan:
         """The span as Langfuse gets it when no media can be uploaded."""
         return self.draft(row).encode()
+
+    def _with(self, ready: _Ready, row: Row) -> EncodedSpan | None:
+        """The same bytes as a draft's, with what calls share taken from ``ready``; ``None`` if there may be media."""
+        view = row.view
+        attributes, bound = view.attributes, self._inline_bytes
+        pieces = [ready.common]
+        for key, head, known in ready.loose:
+            value = attributes[key]
+            shown = value if type(value) is str else as_text(value)
+            if shown:
+                piece = known.get(shown)
+                if piece is None:
+                    if len(shown) > bound and MARK in shown:
+                        return None
+                    piece = encode_text(head, shown)
+                    if len(known) < _VALUES and len(piece) <= _LONGEST:
+                        known[shown] = piece
+                pieces.append(piece)
+        written = varying(row)
+        if any([MARK in text for text in written.values() if type(text) is str and len(text) > bound]):  # noqa: C419  # as fast as it gets
+            return None
+        return EncodedSpan(
+            view.trace_id,
+            view.span_id,
+            self._resource(view.resource),
+            self._scope(view.scope_name, view.scope_version),
+            encode_span(
+                trace_id=view.trace_id,
+                span_id=view.span_id,
+                parent_id=row.parent_id,
+                name=row.name,
+                kind=view.kind,
+                start_ns=view.start_ns,
+                end_ns=view.end_ns,
+                attributes=written,
+                status_code=view.status_code,
+                status_message=view.status_message,
+                before=pieces,
+            ),
+        )
 
     def _mask(self, attributes: dict[str, AttributeValue]) -> dict[str, AttributeValue]:
         assert self._masker is not None

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "ATTRIBUTE",
     "EncodedSpan",
     "assemble",
     "delimited",
@@ -19,8 +20,13 @@ __all__ = [
     "encode_resource",
     "encode_scope",
     "encode_span",
+    "encode_text",
+    "encoded_key",
     "varint",
 ]
+
+ATTRIBUTE = b"\x4a"
+"""The tag of an attribute in a ``Span``."""
 
 _DOUBLE = struct.Struct("<d")
 _TIMES = struct.Struct("<BQBQ")  # start and end, each behind its tag
@@ -31,9 +37,9 @@ _MAX_KEYS = 4096
 AttributeValue = str | bool | int | float | Sequence[str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EncodedSpan:
-    """One span, encoded, with the resource and scope it belongs to.
+    """One span, encoded, with the resource and scope it belongs to. Changed by nobody; freezing it would triple its cost.
 
     Attributes:
         trace_id: 16 bytes.
@@ -98,11 +104,29 @@ def _any_value(value: AttributeValue) -> bytes:
 _SHORT = tuple(bytes((0x12, length + 2, 0x0A, length)) for length in range(0x7E))
 
 
+def encoded_key(key: str) -> bytes:
+    """The key of a ``KeyValue`` message, with its tag and length."""
+    return _KEYS.get(key) or _encoded_key(key)
+
+
 def _encoded_key(key: str) -> bytes:
     name = delimited(b"\x0a", key.encode("utf-8", "replace"))
     if len(_KEYS) < _MAX_KEYS:
         _KEYS[key] = name
     return name
+
+
+def encode_text(name: bytes, value: str) -> bytes:
+    """A span's attribute: an encoded key and a text."""
+    text = value.encode("utf-8", "replace")
+    size = len(text)
+    whole = len(name) + 4 + size
+    if whole < 0x80:  # then every length is one byte: nearly all attributes but content
+        return b"".join((ATTRIBUTE, _SMALL[whole], name, _SHORT[size], text))
+    inner = varint(size)
+    outer = varint(1 + len(inner) + size)
+    length = varint(len(name) + 1 + len(outer) + 1 + len(inner) + size)
+    return b"".join((ATTRIBUTE, length, name, b"\x12", outer, b"\x0a", inner, text))
 
 
 def _add_key_values(parts: list[bytes], tag: bytes, attributes: Mapping[str, AttributeValue]) -> None:
@@ -113,7 +137,7 @@ def _add_key_values(parts: list[bytes], tag: bytes, attributes: Mapping[str, Att
             text = value.encode("utf-8", "replace")
             size = len(text)
             whole = len(name) + 4 + size
-            if whole < 0x80:  # then every length is one byte: nearly all attributes but content
+            if whole < 0x80:  # as above
                 parts += (tag, _SMALL[whole], name, _SHORT[size], text)
                 continue
             inner = varint(size)
@@ -156,14 +180,18 @@ def encode_span(
     attributes: Mapping[str, AttributeValue],
     status_code: int,
     status_message: str,
+    before: Sequence[bytes] = (),
 ) -> bytes:
-    """A ``Span`` message. An empty ``parent_id`` leaves the field out: eight zero bytes would count as a parent."""
+    """A ``Span`` message. An empty ``parent_id`` leaves the field out: eight zero bytes would count as a parent.
+
+    ``before`` are pieces of attributes that are encoded already; they come first.
+    """
     parts = [b"\x0a", _SMALL[len(trace_id)], trace_id, b"\x12", _SMALL[len(span_id)], span_id]
     if parent_id:
         parts += (b"\x22", _SMALL[len(parent_id)], parent_id)
     text = name.encode("utf-8", "replace")
-    parts += (b"\x2a", varint(len(text)), text, b"\x30", varint(kind), _TIMES.pack(0x39, start_ns, 0x41, end_ns))
-    _add_key_values(parts, b"\x4a", attributes)
+    parts += (b"\x2a", varint(len(text)), text, b"\x30", varint(kind), _TIMES.pack(0x39, start_ns, 0x41, end_ns), *before)
+    _add_key_values(parts, ATTRIBUTE, attributes)
     if status_code or status_message:
         status = delimited(b"\x12", status_message.encode("utf-8", "replace")) if status_message else b""
         if status_code:

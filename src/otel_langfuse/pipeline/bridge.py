@@ -183,10 +183,9 @@ class Pipeline:
         """The span with joined content and with the start attributes that the SDK dropped since."""
         view = self._joiner.attach(view)
         given, node.start_attributes = node.start_attributes, None
-        if given:
+        if given and not given.keys() <= view.attributes.keys():
             lost = {key: value for key, value in given.items() if key not in view.attributes}
-            if lost:
-                view = replace(view, attributes={**lost, **view.attributes})
+            view = replace(view, attributes={**lost, **view.attributes})
         return view
 
     def _settle(self, node: Node, view: SpanView) -> None:
@@ -242,13 +241,14 @@ class Pipeline:
         node.lifted = None  # shown now; messages are large
         self._counters.count("rows_out")
         self._counters.count("reparented", (parent.span_id if parent is not None else b"") != view.parent_id)
-        self._counters.count("merged_calls", not note.keys().isdisjoint(("duplicate_of", "repeats_calls")))
+        if note:
+            self._counters.count("merged_calls", not note.keys().isdisjoint(("duplicate_of", "repeats_calls")))
         self._enricher.mark_usage(node, facts)
         self._write_pending(node)
 
     def _write_pending(self, node: Node) -> None:
         """Writes entry spans that ended before a GenAI span below needed them."""
-        for entry in {node.entry, node.trace.root}:
+        for entry in (node.entry, node.trace.root):
             if entry is not None and entry.pending is not None and entry.promised:
                 view, facts = entry.pending
                 entry.pending = None

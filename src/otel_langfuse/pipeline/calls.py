@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 from otel_langfuse.dialects.merge import merge
@@ -66,10 +67,9 @@ class Call:
     def ref(self) -> CallRef:
         """What to remember of the call."""
         if self._ref is None:
-            names = (self.facts.request_model, self.facts.response_model)
-            models = frozenset([name.rsplit("/", 1)[-1] for name in names if name])
-            view = self.view
-            self._ref = CallRef(view.trace_id, view.span_id, view.scope_name, models, self.facts.response_id)
+            view, facts = self.view, self.facts
+            models = _models(facts.request_model, facts.response_model)
+            self._ref = CallRef(view.trace_id, view.span_id, view.scope_name, models, facts.response_id)
         return self._ref
 
 
@@ -197,11 +197,11 @@ class Calls:
         A call with a place in a tree has its partner in the same trace; one that is a trace of its own may have it anywhere.
         """
         scope = call.view.scope_name
+        others = _partners(scope)
+        if not others:
+            return False
         candidates = self._open_scopes() if call.node.is_entry else call.node.trace.open_scopes
-        for first, others in DETACHED:
-            if scope.startswith(first):
-                return any(other != scope and other.startswith(others) for other in candidates)
-        return False
+        return any(other != scope and other.startswith(others) for other in candidates)
 
     def _twin_by_id(self, ref: CallRef) -> CallRef | None:
         if ref.response_id is None:
@@ -226,10 +226,12 @@ class Calls:
         ref = call.ref
         self._remember(ref)
         call.node.call = ref
-        for ancestor in call.node.ancestors():
+        ancestor = call.node.parent
+        while ancestor is not None:
             ancestor.remember_call(ref)
             if ancestor.type is not None and ancestor.type.is_model_call:
                 break
+            ancestor = ancestor.parent
         self._emit(call.node, call.view, call.facts, {})
 
     def _write_pair(self, survivor: Call, other: Call) -> None:
@@ -277,6 +279,18 @@ def same_call(one: CallRef, other: CallRef) -> bool:
     if one.response_id is not None and other.response_id is not None:
         return one.response_id == other.response_id
     return not one.models or not other.models or bool(one.models & other.models)
+
+
+@lru_cache(maxsize=256)
+def _models(*names: str | None) -> frozenset[str]:
+    """Models' names without the providers before them."""
+    return frozenset([name.rsplit("/", 1)[-1] for name in names if name])
+
+
+@lru_cache(maxsize=256)
+def _partners(scope: str) -> tuple[str, ...]:
+    """Scopes whose spans may describe the calls of ``scope`` again, detached from them."""
+    return next((others for first, others in DETACHED if scope.startswith(first)), ())
 
 
 def _depth(node: Node) -> int:

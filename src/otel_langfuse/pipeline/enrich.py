@@ -103,22 +103,22 @@ class Enricher:
         """Notes on the ancestors that usage is counted below them."""
         if facts.usage is None:
             return
-        for ancestor in node.ancestors():
-            if ancestor.usage_below:
-                return
+        ancestor = node.parent
+        while ancestor is not None and not ancestor.usage_below:
             ancestor.usage_below = True
+            ancestor = ancestor.parent
 
     def _context(self, node: Node, view: SpanView) -> Context:
         """What holds for a span when it is written; what it says itself is noted on the entry."""
         layers: list[Context | None] = [node.propagated, node.own]
-        for height, ancestor in enumerate(node.ancestors()):
+        ancestor, height = node.parent, 0
+        while ancestor is not None:
             if height >= _MAX_HEIGHT:
                 ancestor = node.entry  # the last one asked
-            if self._look(ancestor) or ancestor.promised or ancestor.is_entry:
+            if self._look(ancestor) or ancestor.promised or ancestor.parent is None:
                 layers += (ancestor.propagated, ancestor.own)
-            if height >= _MAX_HEIGHT:
-                break
-        if node.is_entry:
+            ancestor, height = ancestor.parent, height + 1
+        if node.parent is None:
             layers.append(node.found)
         elif node.own is not None or node.propagated is not None:
             self._note_on_entry(node)

@@ -41,6 +41,7 @@ class Recogniser:
         self._policy = policy
         self._report = report
         self._moment = 0
+        self._changes = bool(options.attribute_map) or not options.capture_content
 
     def advance(self) -> None:
         """Begins a new moment: within one, an open span is looked at once, however many rows and rules ask for it."""
@@ -48,7 +49,7 @@ class Recogniser:
 
     def read(self, view: SpanView) -> Facts:
         """What dialects and the user's rules say of a span."""
-        facts = dialects.read(view)
+        facts = dialects.read(view, anew=self._changes)
         if self._options.attribute_map:
             apply_rules(self._options.attribute_map, view, facts)
         if not self._options.capture_content:
@@ -96,11 +97,11 @@ class Recogniser:
 
     def generation_above(self, node: Node) -> Node | None:
         """The nearest ancestor that is a model call, open or ended."""
-        for height, ancestor in enumerate(node.ancestors()):
+        ancestor, height = node.parent, 0
+        while ancestor is not None and height <= _MAX_HEIGHT:
             if ancestor.type is None:
                 self.look(ancestor)
             if ancestor.type is not None and ancestor.type.is_model_call:
                 return ancestor
-            if height >= _MAX_HEIGHT:
-                break
+            ancestor, height = ancestor.parent, height + 1
         return None

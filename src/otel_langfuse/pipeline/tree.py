@@ -55,9 +55,9 @@ class SpanStart:
     attributes: Mapping[str, Value] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CallRef:
-    """A model call that has been written: enough to tell whether another span is the same call."""
+    """A model call that has been written: enough to tell whether another span is the same call. Changed by nobody."""
 
     trace_id: bytes
     span_id: bytes
@@ -192,8 +192,10 @@ def kept_parent(node: Node, recognise: Callable[[Node], bool]) -> Node | None:
 
     The answer is promised by the caller.
     """
-    for ancestor in node.ancestors():
-        if ancestor.kept or ancestor.promised or ancestor.is_entry or recognise(ancestor):
+    ancestor = node.parent
+    while ancestor is not None:
+        if ancestor.kept or ancestor.promised or ancestor.parent is None or recognise(ancestor):
             return ancestor
+        ancestor = ancestor.parent
     root = node.trace.root_for(node, recognise)
     return None if root is node else root

@@ -16,13 +16,16 @@ from otel_langfuse.sdk.context import Propagated, propagated
 from otel_langfuse.sdk.links import TraceLinks
 from otel_langfuse.sdk.live import LiveSpan, lost_to_limits, weight
 from otel_langfuse.sdk.queue import Entry
-from otel_langfuse.views.sdk import plain, span_view
+from otel_langfuse.views.sdk import plain_attributes, span_view
 
 if TYPE_CHECKING:
     from otel_langfuse.sdk.fanout import Fanout
 
 __all__ = ["Ended", "Passed", "Started"]
 
+# Places in a span's context: the properties of this tuple are Python functions.
+_TRACE_ID, _SPAN_ID, _FLAGS, _IS_VALID = 0, 1, 3, 5
+_SAMPLED = 1  # in the trace flags of W3C
 _START_BYTES = 512  # a start holds little beside the span, which the application holds anyway
 
 
@@ -56,19 +59,19 @@ class Started:
         if self._links is not None:
             self._links.make_room()
         context, parent = span.context, span.parent
-        if context is None or not context.trace_flags.sampled:
+        if context is None or not context[_FLAGS] & _SAMPLED:
             return
         found = propagated(around, baggage=self._baggage)
         pipeline.started(
             SpanStart(
-                trace_id=context.trace_id.to_bytes(16, "big"),
-                span_id=context.span_id.to_bytes(8, "big"),
-                parent_id=parent.span_id.to_bytes(8, "big") if parent is not None and parent.is_valid else b"",
+                trace_id=context[_TRACE_ID].to_bytes(16, "big"),
+                span_id=context[_SPAN_ID].to_bytes(8, "big"),
+                parent_id=parent[_SPAN_ID].to_bytes(8, "big") if parent is not None and parent[_IS_VALID] else b"",
                 start_ns=span.start_time or 0,
                 scope=span.instrumentation_scope.name if span.instrumentation_scope is not None else "",
                 live=LiveSpan(span),
                 propagated=_context(found) if found is not None else None,
-                attributes={key: plain(value) for key, value in given.items()} if given else None,
+                attributes=plain_attributes(given) if given else None,
             )
         )
 
@@ -105,8 +108,7 @@ class Ended:
             return False
         if self._links is not None:
             self._links.ended(context)
-        sampled: bool = context.trace_flags.sampled
-        return sampled
+        return bool(context[_FLAGS] & _SAMPLED)
 
     def handle(self, entry: Entry, pipeline: Pipeline) -> None:
         """Gives the pipeline a span that is sampled."""
@@ -148,7 +150,7 @@ class Passed:
 
 def _sampled(span: ReadableSpan) -> bool:
     context = span.context
-    return context is not None and bool(context.trace_flags.sampled)
+    return context is not None and bool(context[_FLAGS] & _SAMPLED)
 
 
 def _context(found: Propagated) -> Context:

@@ -72,11 +72,11 @@ class Batches:
         encoded: list[EncodedSpan] = []
 
         def sink(row: Row) -> None:
-            draft = copy.draft(row)
-            if draft.media or draft.masked_media:
-                media.submit(draft, lambda span: delivery.offer([span]))
+            done = copy.finish(row)
+            if isinstance(done, EncodedSpan):
+                encoded.append(done)
             else:
-                encoded.append(draft.encode())
+                media.submit(done, lambda span: delivery.offer([span]))
 
         views = [view for span in spans if (view := span_view(span)) is not None]
         pipeline = Pipeline(sink, Options.of(self.settings), counters=self._counters)

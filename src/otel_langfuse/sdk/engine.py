@@ -96,7 +96,9 @@ class Engine:
     ) -> None:
         from otel_langfuse.langfuse.copy import LangfuseCopy
         from otel_langfuse.langfuse.outlet import delivery_of, masker_of, media_of
+        from otel_langfuse.langfuse.wire import EncodedSpan
 
+        self._encoded = EncodedSpan
         self.settings = settings
         self.counters = Counters()
         self.queue = Queue(settings.queue_bytes, self.counters)
@@ -288,11 +290,11 @@ class Engine:
 
     def _take(self, row: Row) -> None:
         try:
-            draft = self._copy.draft(row)
-            if draft.media or draft.masked_media:
-                self._media.submit(draft, self._deliver)
+            done = self._copy.finish(row)
+            if isinstance(done, self._encoded):
+                self._rows.append(done)
             else:
-                self._rows.append(draft.encode())
+                self._media.submit(done, self._deliver)
         except BaseException as error:  # noqa: BLE001  # one bad row must not take its trace with it
             self._failed("encoding_failed", error)
 

@@ -11,12 +11,12 @@ import os
 import weakref
 from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan, Span
+from opentelemetry.sdk.trace import Span
 from opentelemetry.trace import SpanContext
 
 from otel_langfuse.sdk.engine import forked
 
-__all__ = ["URL_KEY", "TraceLinks", "attributes_of"]
+__all__ = ["URL_KEY", "TraceLinks"]
 
 URL_KEY = "langfuse.trace.url"
 _MAX_TRACES = 10_000
@@ -50,14 +50,6 @@ _KEYS = frozenset(
         "langfuse.observation.type",
     )
 )
-
-
-def attributes_of(span: ReadableSpan) -> dict[str, Any]:
-    """A span's attributes as a dict of their own, in one go; iterating the SDK's mapping runs Python code for each."""
-    try:
-        return span._attributes._dict.copy()  # type: ignore[union-attr,no-any-return]  # noqa: SLF001
-    except AttributeError:
-        return dict(span.attributes or {})
 
 
 class _Scopes(dict[str, bool]):
@@ -134,9 +126,9 @@ class TraceLinks:
 
     def ended(self, context: SpanContext) -> None:
         """Forgets a trace when its entry span has ended; the worker calls it."""
-        entry = self._entries.get(context.trace_id)
-        if entry is not None and context.span_id == (entry if isinstance(entry, int) else entry.context.span_id):
-            self._entries.pop(context.trace_id, None)
+        entry = self._entries.get(context[0])
+        if entry is not None and context[1] == (entry if isinstance(entry, int) else entry.context.span_id):
+            self._entries.pop(context[0], None)
 
 
 def _set(span: Any, url: str, lock: Any) -> None:

@@ -19,9 +19,10 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from otel_langfuse.counters import OncePerInterval
 from otel_langfuse.sdk import registry
 from otel_langfuse.sdk.engine import Engine, Masks, settings_with
-from otel_langfuse.sdk.links import TraceLinks, attributes_of
+from otel_langfuse.sdk.links import TraceLinks
 from otel_langfuse.sdk.neighbours import processor_that_sends_the_same
 from otel_langfuse.settings import Settings
+from otel_langfuse.views.fields import attributes_of
 
 if TYPE_CHECKING:
     from otel_langfuse.langfuse.transport import Transport

@@ -11,18 +11,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from otel_langfuse.model import EMPTY, EventView, LogView, SpanView, Value
+from otel_langfuse.views.fields import attributes_of, events_of
 
-__all__ = ["log_view", "plain", "span_view"]
+__all__ = ["log_view", "plain", "plain_attributes", "span_view"]
 
 
 def plain(value: object) -> Value:
     """An attribute value of the SDK in the form that the OTLP view gives it."""
     if value is None or isinstance(value, (str, bool, int, float, bytes)):
         return value
+    if type(value) is tuple:
+        return [item if type(item) is str else plain(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence):
@@ -30,26 +33,37 @@ def plain(value: object) -> Value:
     return str(value)
 
 
-def _attributes(attributes: Mapping[str, Any] | None) -> Mapping[str, Value]:
-    if not attributes:
-        return EMPTY
-    return _plain_attributes(_copy(attributes))
+def plain_attributes(copied: dict[str, Any]) -> Mapping[str, Value]:
+    """The attributes with `plain` values; the dict is changed, so it must be the caller's to give away."""
+    for key in [key for key, value in copied.items() if type(value) not in _PLAIN_TYPES]:
+        copied[key] = plain(copied[key])
+    return copied or EMPTY
 
 
-def _copy(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """A plain dict; the SDK's own mapping iterates in Python, under a lock, but copies in one go."""
-    copy = getattr(attributes, "copy", None)
-    return dict(attributes) if copy is None else copy()
+class _Event(EventView):
+    """An event of the SDK, whose attributes are read when somebody asks for them: few events carry what matters here."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self, event: Event) -> None:
+        self.name = event.name
+        self.time_ns = event.timestamp
+        self._event = event
+
+    @property
+    def attributes(self) -> Mapping[str, Value]:  # type: ignore[override]  # a view is changed by nobody
+        """The attributes of an event do not change."""
+        return plain_attributes(attributes_of(self._event))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, EventView):
+            return NotImplemented
+        return (self.name, self.time_ns, self.attributes) == (other.name, other.time_ns, other.attributes)
+
+    __hash__ = None  # type: ignore[assignment]  # as any view's
 
 
-def _plain_attributes(copied: dict[str, Any]) -> Mapping[str, Value]:
-    if not _PLAIN_TYPES.issuperset(map(type, copied.values())):
-        for key, value in copied.items():
-            if type(value) not in _PLAIN_TYPES:
-                copied[key] = plain(value)
-    return copied
-
-
+_TRACE_ID, _SPAN_ID, _IS_REMOTE, _IS_VALID = 0, 1, 2, 5  # places in a span's context
 _UNSET = StatusCode.UNSET  # nearly every span's; looking up an enumeration's value runs Python code
 _PLAIN_TYPES = frozenset((str, int, bool, float))
 _resources: OrderedDict[int, tuple[Resource, Mapping[str, Value]]] = OrderedDict()
@@ -60,7 +74,7 @@ def _resource_attributes(resource: Resource) -> Mapping[str, Value]:
     """A resource's attributes, the same mapping for the same resource, so that others can cache by it."""
     known = _resources.get(id(resource))
     if known is None or known[0] is not resource:
-        known = _resources[id(resource)] = (resource, _attributes(resource.attributes))
+        known = _resources[id(resource)] = (resource, plain_attributes(attributes_of(resource)))
         if len(_resources) > _MAX_RESOURCES:
             _resources.popitem(last=False)
     return known[1]
@@ -73,23 +87,26 @@ def span_view(span: ReadableSpan, attributes: dict[str, Any] | None = None) -> S
     such a copy, if the caller has one to give away.
     """
     context = span.context
-    if context is None or not context.is_valid:
+    # By index, also below: the properties of this tuple are Python functions, and so is the value of an enumeration.
+    if context is None or not context[_IS_VALID]:
         return None
-    parent = span.parent
+    parent: Any = span.parent
+    if parent is not None and not parent[_IS_VALID]:
+        parent = None
     scope = span.instrumentation_scope
     status = span.status
-    events = span.events
+    events = events_of(span)
     return SpanView(
-        trace_id=context.trace_id.to_bytes(16, "big"),
-        span_id=context.span_id.to_bytes(8, "big"),
-        parent_id=parent.span_id.to_bytes(8, "big") if parent is not None and parent.is_valid else b"",
-        parent_remote=bool(parent is not None and parent.is_remote),
+        trace_id=context[_TRACE_ID].to_bytes(16, "big"),
+        span_id=context[_SPAN_ID].to_bytes(8, "big"),
+        parent_id=b"" if parent is None else parent[_SPAN_ID].to_bytes(8, "big"),
+        parent_remote=parent is not None and parent[_IS_REMOTE],
         name=span.name,
-        kind=span.kind.value + 1,  # OTLP counts kinds from 1; the SDK from 0
+        kind=span.kind._value_ + 1,  # OTLP counts kinds from 1; the SDK from 0
         start_ns=span.start_time or 0,
         end_ns=span.end_time or 0,
-        attributes=_attributes(span.attributes) if attributes is None else _plain_attributes(attributes),
-        events=[EventView(event.name, event.timestamp, _attributes(event.attributes)) for event in events] if events else [],
+        attributes=plain_attributes(attributes_of(span) if attributes is None else attributes),
+        events=[_Event(event) for event in events] if events else [],
         status_code=0 if status.status_code is _UNSET else status.status_code.value,
         status_message=status.description or "",
         scope_name=scope.name if scope is not None else "",
@@ -100,7 +117,7 @@ def span_view(span: ReadableSpan, attributes: dict[str, Any] | None = None) -> S
 
 def log_view(record: Any, scope_name: str = "") -> LogView | None:
     """The view of an SDK log record; ``None`` when it names neither a span nor a response."""
-    attributes = _attributes(record.attributes)
+    attributes = plain_attributes(dict(record.attributes or {}))
     whole = bool(record.trace_id and record.span_id)
     if not whole and not attributes.get("gen_ai.response.id"):
         return None
