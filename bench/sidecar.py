@@ -1,8 +1,9 @@
 """``python -m bench.sidecar``: the sidecar beside the stock Collector, in one run, as spans per CPU-second.
 
 Each candidate is a process of its own between the same sender and the same sink (a Collector that throws away what it
-gets). CPU is what the operating system charges the candidate from its start to the end of its drain, less what the same
-process takes without load, so that neither queues nor sender nor sink count. Rounds are interleaved.
+gets). Such processes run for weeks: each first gets a load that does not count (``--warm-up`` spans, other ones), until
+the sink has it all, so that starting, loading code and first connections are over. CPU is what the operating system
+charges the candidate from then until the sink has all of the load that counts. Rounds are interleaved.
 """
 
 from __future__ import annotations
@@ -223,8 +224,29 @@ def sink() -> Iterator[tuple[tuple[int, int], Any]]:
             reader.join(30)
 
 
+@dataclass(frozen=True)
+class Load:
+    """What is sent: requests that do not count, then those that do."""
+
+    warm_up: list[bytes]
+    bodies: list[bytes]
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU that a process and all its threads have taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def wait_for(seen: Any, expected: int) -> None:
+    """Waits until the sink has so many spans, for half a minute."""
+    limit = time.monotonic() + 30
+    while seen() < expected and time.monotonic() < limit:
+        time.sleep(0.02)
+
+
 def run(
-    candidate: str, compression: str, per_request: int, senders: int, bodies: list[bytes], ends: tuple[int, int], seen: Any
+    candidate: str, compression: str, per_request: int, senders: int, load: Load, ends: tuple[int, int], seen: Any
 ) -> Sample:
     """One candidate under one load."""
     (port,) = free_ports(1)
@@ -234,7 +256,6 @@ def run(
         if candidate.startswith("sidecar")
         else collector_config(port, ends, compression, transform=candidate.endswith("transform"))
     )
-    before = seen()
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "config.yaml"
         path.write_text(yaml.safe_dump(config))
@@ -242,27 +263,25 @@ def run(
         process = subprocess.Popen(command(candidate, path), stderr=log, stdout=log)
         channel = grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.max_send_message_length", -1)])
         grpc.channel_ready_future(channel).result(60)
-        begin = time.perf_counter()
-        waits = send(channel, bodies, senders)
+        expected = seen() + 2 * per_request * len(load.warm_up)
+        send(channel, load.warm_up, senders)
+        wait_for(seen, expected)
+        before, cpu, begin = seen(), cpu_of(process.pid), time.perf_counter()
+        waits = send(channel, load.bodies, senders)
+        wait_for(seen, before + 2 * per_request * len(load.bodies))
+        cpu, seconds = cpu_of(process.pid) - cpu, time.perf_counter() - begin
         channel.close()
         rss = int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) / 1024  # type: ignore[index]
         process.send_signal(signal.SIGTERM)
-        _, code, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(code)
-        seconds = time.perf_counter() - begin
+        code = process.wait(120)
         log.seek(0)
         said = log.read()
         log.close()
-        assert process.returncode == 0, said[-3000:]
-    expected = 2 * per_request * len(bodies)
-    limit = time.monotonic() + 30
-    while seen() - before < expected and time.monotonic() < limit:
-        time.sleep(0.05)
+        assert code == 0, said[-3000:]
     waits.sort()
     return Sample(
-        candidate, compression, per_request, senders, per_request * len(bodies), seen() - before,
-        usage.ru_utime + usage.ru_stime, seconds, waits[len(waits) // 2] * 1e3 if waits else 0.0,
-        waits[int(len(waits) * 0.99)] * 1e3 if waits else 0.0, rss,
+        candidate, compression, per_request, senders, per_request * len(load.bodies), seen() - before, cpu, seconds,
+        waits[len(waits) // 2] * 1e3 if waits else 0.0, waits[int(len(waits) * 0.99)] * 1e3 if waits else 0.0, rss,
     )  # fmt: skip
 
 
@@ -292,20 +311,20 @@ def send(channel: grpc.Channel, bodies: list[bytes], senders: int) -> list[float
     return waits
 
 
-def measure(rounds: int, spans: int, candidates: tuple[str, ...]) -> list[Sample]:
-    """All loads, interleaved; CPU without what starting takes."""
+def measure(rounds: int, spans: int, warm_up: int, candidates: tuple[str, ...]) -> list[Sample]:
+    """All loads, interleaved."""
     samples: list[Sample] = []
     order = random.Random(3)
-    by_size = {size: payloads(size, max(spans // size, 1), size) for size in (64, 512)}
+    by_size = {
+        size: Load(payloads(size, warm_up // size, size + 1), payloads(size, max(spans // size, 1), size)) for size in (64, 512)
+    }
     loads = [(c, z, size, 4) for c in candidates for z in ("none", "gzip") for size in by_size]
     loads += [(c, "none", 64, senders) for c in candidates for senders in (1, 16, 64)]
     with sink() as (ends, seen):
-        idle = {c: min(run(c, "none", 64, 1, by_size[64][:1], ends, seen).cpu for _ in range(3)) for c in candidates}
         for number in range(rounds):
             order.shuffle(loads)
             for at, (candidate, compression, size, senders) in enumerate(loads):
-                found = run(candidate, compression, size, senders, by_size[size], ends, seen)
-                samples.append(Sample(**(asdict(found) | {"cpu": found.cpu - idle[candidate]})))
+                samples.append(run(candidate, compression, size, senders, by_size[size], ends, seen))
                 print(f"round {number + 1}/{rounds} {at + 1}/{len(loads)} {samples[-1]}", flush=True)
     return samples
 
@@ -320,7 +339,7 @@ def report(samples: list[Sample]) -> str:
     columns = "compression | spans per request | senders | candidate | spans per CPU-s | range | to the Collector"
     columns += " | p50 ms | p99 ms | RSS MB | lost"
     lines = ["# The sidecar beside the stock Collector", ""]
-    lines += [f"{machine}; chat spans with 3 KiB of content, OTLP/gRPC in, gRPC and HTTP out."]
+    lines += [f"{machine}; chat spans with 3 KiB of content, OTLP/gRPC in, gRPC and HTTP out, after a warm-up."]
     lines += ["Medians of interleaved rounds; the range is of spans per CPU-second.", ""]
     lines += [f"| {columns} |", "| --- " * 11 + "|"]
     for key in sorted(groups, key=lambda k: (k[3] != 4, k[1], k[2], k[3], CANDIDATES.index(k[0]))):
@@ -344,10 +363,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.sidecar", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--spans", type=int, default=40_000, help="spans per run")
+    parser.add_argument("--warm-up", type=int, default=10_000, help="spans before those that count")
     parser.add_argument("--only", action="append", choices=CANDIDATES)
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results")
     options = parser.parse_args()
-    samples = measure(options.rounds, options.spans, tuple(options.only or CANDIDATES))
+    samples = measure(options.rounds, options.spans, options.warm_up, tuple(options.only or CANDIDATES))
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "sidecar.json").write_text(json.dumps([asdict(sample) for sample in samples], indent=1) + "\n")
     (options.out / "sidecar.md").write_text(report(samples))

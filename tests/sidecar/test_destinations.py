@@ -29,9 +29,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from otel_langfuse.counters import Counters
 from otel_langfuse.errors import ConfigError
 from otel_langfuse.sidecar.config.plan import OtlpEnd
-from otel_langfuse.sidecar.config.schema import DebugExporter, OtlpGrpcExporter, OtlpHttpExporter
+from otel_langfuse.sidecar.config.schema import DebugExporter, OtlpGrpcExporter, OtlpHttpExporter, Queue, Retry
 from otel_langfuse.sidecar.destinations import destination_of
+from otel_langfuse.sidecar.destinations.otlp import OtlpDestination
 from otel_langfuse.sidecar.destinations.status_details import retry_delay, status_message
+from otel_langfuse.sidecar.destinations.verdicts import Verdict
 from otel_langfuse.sidecar.entry import Destination, Entry, Recovered, RefusedError, Signal
 from otel_langfuse.sidecar.journal import SqliteJournal
 from otel_langfuse.testing import FakeClock, FakeLangfuse, OtlpSink, Reply, accept_then_reset, hang, reset
@@ -68,10 +70,10 @@ class HeldJournal:
     def lose(self, entry: Entry) -> None:
         del self._payloads[entry.id]
 
-    def attempt(self, entry: Entry, destination: str) -> None:
+    def attempt(self, entries: Sequence[Entry], destination: str) -> None:
         if self.full:
             raise RefusedError("full", reason="disk_full")
-        self.told.append(("attempt", entry.id))
+        self.told.extend(("attempt", entry.id) for entry in entries)
 
     def done(self, entry: Entry, destination: str) -> None:
         with self._changed:
@@ -321,14 +323,14 @@ def test_bytes_pass_through_untouched_over_grpc(make: Make, backend: GrpcBackend
     assert destination.status()["sent"] == 4
 
 
-def test_one_request_in_is_one_request_out(make: Make) -> None:
+def test_connections_are_kept(make: Make) -> None:
     with OtlpSink() as sink:
         destination = make.http(sink.url)
         for number in range(1, 30):
             make.put(destination, traces(number))
-        assert destination.flush(10)
+            assert destination.flush(10)
         assert len(sink.requests) == 29
-        assert len({request.client for request in sink.requests}) <= 4  # connections are kept
+        assert len({request.client for request in sink.requests}) <= 4
 
 
 def test_a_large_message_goes_over_grpc(make: Make) -> None:
@@ -340,6 +342,191 @@ def test_a_large_message_goes_over_grpc(make: Make) -> None:
         assert len(server.received[0][1]) > 6 << 20
     finally:
         server.stop()
+
+
+# ---------------------------------------------------------------------------------------------- entries that go together
+
+
+def put_together(make: Make, destination: Destination, *payloads: bytes) -> list[Entry]:
+    """Has entries wait for a destination that was not started, and starts it."""
+    entries = [make.put(destination, payload) for payload in payloads]
+    destination.start()
+    return entries
+
+
+def test_entries_that_wait_together_go_in_one_request(make: Make) -> None:
+    payloads = [traces(number, number + 1) for number in range(1, 30, 2)]
+    with OtlpSink() as sink:
+        destination = make.http(sink.url, start=False)
+        entries = put_together(make, destination, *payloads)
+        assert destination.flush(10)
+        (request,) = sink.requests
+    assert request.payload == b"".join(payloads)
+    assert destination.status()["sent"] == 30
+    assert counted(destination, "requests") == 1
+    assert make.journal.told == [("done", entry.id) for entry in entries]
+
+
+def test_spans_and_log_records_do_not_mix_and_order_is_kept(make: Make) -> None:
+    with OtlpSink() as sink:
+        destination = make.http(sink.url, start=False, sending_queue={"num_consumers": 1})
+        make.put(destination, traces(1))
+        make.put(destination, traces(2))
+        make.put(destination, logs("a"), signal=Signal.LOGS)
+        put_together(make, destination, traces(3))
+        assert destination.flush(10)
+        found = [(request.path, request.payload) for request in sink.requests]
+    assert found == [("/v1/traces", traces(1) + traces(2)), ("/v1/logs", logs("a")), ("/v1/traces", traces(3))]
+
+
+def test_a_request_holds_no_more_than_grpc_servers_take(make: Make, backend: GrpcBackend) -> None:
+    destination = make.grpc(f"http://{backend.address}", start=False, compression="none")
+    put_together(make, destination, *(traces(number, size=900_000) for number in range(1, 8)))
+    assert destination.flush(10)
+    assert [len(names_in(body)) for _, body, _ in sorted(backend.received, key=lambda call: -len(call[1]))] == [2, 2, 2, 1]
+    assert destination.status()["dropped"] == {}
+
+
+def test_after_a_request_the_next_entries_gather_for_a_moment(make: Make, tempo: FakeLangfuse) -> None:
+    clock = FakeClock()
+    destination = make.http(tempo.url, clock=clock, wait=clock.wait)
+    make.put(destination, traces(1))
+    assert tempo.wait_for_requests(1)  # What comes after a pause does not wait.
+    make.put(destination, traces(2))
+    make.put(destination, traces(3))
+    assert clock.next_wait() == pytest.approx(0.02)
+    assert len(tempo.requests) == 1
+    clock.advance(0.02)
+    assert tempo.wait_for_requests(2)
+    assert destination.flush(10)
+    assert [names_in(gzip.decompress(request.body)) for request in tempo.requests] == [["span 1"], ["span 2", "span 3"]]
+
+
+def test_the_policy_applies_to_each_and_what_it_cannot_read_costs_no_other(make: Make, tempo: FakeLangfuse) -> None:
+    destination = make.http(tempo.url, start=False, content="drop")
+    put_together(make, destination, traces(1), b"gen_ai: no protobuf", traces(2))
+    assert destination.flush(10)
+    assert len(tempo.requests) == 1
+    assert [span.name for span in tempo.spans] == ["span 1", "span 2"]
+    assert destination.status()["dropped"] == {"unreadable": 1}
+    assert not any(make.journal.owed.values())
+
+
+def test_a_partial_success_counts_once_for_all(make: Make, tempo: FakeLangfuse) -> None:
+    answer = ExportTraceServiceResponse()
+    answer.partial_success.rejected_spans = 3
+    tempo.script([Reply(200, {"content-type": "application/x-protobuf"}, answer.SerializeToString())])
+    destination = make.http(tempo.url, start=False)
+    put_together(make, destination, traces(1, 2), traces(3, 4), traces(5))
+    assert destination.flush(10)
+    assert destination.status()["sent"] == 2
+    assert destination.status()["dropped"] == {"rejected_by_destination": 3}
+    assert len(tempo.requests) == 1
+
+
+@pytest.mark.parametrize("status", [400, 403, 413])
+def test_one_bad_entry_costs_no_other(make: Make, status: int) -> None:
+    class Picky(FakeLangfuse):
+        def _rules(self, request: Any, export: Any) -> Reply:
+            bad = any(s.name == "span 3" for g in export.resource_spans for c in g.scope_spans for s in c.spans)
+            return Reply(status) if bad else super()._rules(request, export)
+
+    with Picky(path="/v1/traces") as server:
+        destination = make.http(server.url, start=False)
+        put_together(make, destination, *(traces(number) for number in range(1, 6)))
+        assert destination.flush(10)
+        assert sorted(span.name for span in server.spans) == ["span 1", "span 2", "span 4", "span 5"]
+    assert sum(destination.status()["dropped"].values()) == 1
+    assert destination.status()["sent"] == 4
+    assert counted(destination, "ambiguous_resend") == 0
+
+
+def test_a_backend_with_a_small_limit_is_not_asked_beyond_it_again_and_again(make: Make, tempo: FakeLangfuse) -> None:
+    tempo.limit_bytes(5000)
+    destination = make.http(tempo.url, start=False, compression="none")
+    put_together(make, destination, *(traces(number, size=1000) for number in range(1, 41)))
+    assert destination.flush(10)
+    for number in range(41, 81):
+        make.put(destination, traces(number, size=1000))
+    assert destination.flush(10)
+    assert sorted(span.span_id[-1] for span in tempo.spans) == list(range(1, 81))
+    assert 1 <= counted(destination, "split_requests") <= 5
+    assert not destination.status()["dropped"]
+
+
+@pytest.mark.parametrize("behaviour", [hang(), accept_then_reset()])
+def test_what_got_no_answer_together_goes_again_alone_and_counts(make: Make, tempo: FakeLangfuse, behaviour: Any) -> None:
+    tempo.script([behaviour])
+    destination = make.http(tempo.url, start=False, timeout="300ms")
+    put_together(make, destination, traces(1, 2), traces(3))
+    assert destination.flush(10)
+    assert [len(names_in(gzip.decompress(request.body))) for request in tempo.requests[:1]] == [3]
+    assert sorted(names_in(gzip.decompress(request.body)) for request in tempo.requests[1:]) == [
+        ["span 1", "span 2"],
+        ["span 3"],
+    ]
+    assert counted(destination, "ambiguous_resend") == 3
+    assert destination.status()["sent"] == 3
+
+
+class ScriptedSender:
+    """Stores or refuses as it is told, then stores; ``stored`` has the names of the spans of each send."""
+
+    def __init__(self, verdicts: Sequence[Verdict]) -> None:
+        self._verdicts = list(verdicts)
+        self._lock = threading.Lock()
+        self.stored: list[str] = []
+
+    def send(self, signal: Signal, payload: bytes, items: int, timeout: float) -> Verdict:
+        names = names_in(payload)
+        assert len(names) == items
+        with self._lock:
+            verdict = self._verdicts.pop(0) if self._verdicts else Verdict("delivered")
+            if verdict.action == "delivered":
+                self.stored += names
+            return verdict
+
+    def close(self) -> None: ...
+
+
+OUTCOMES = st.sampled_from([
+    Verdict("delivered"), Verdict("delivered"), Verdict("retry", "expired"), Verdict("retry", "expired", ambiguous=True),
+    Verdict("split", "too_large"), Verdict("permanent", "rejected"), Verdict("retry", "expired", after=3.0),
+])  # fmt: skip
+
+
+@given(st.lists(OUTCOMES, max_size=12), st.lists(st.integers(1, 4), min_size=1, max_size=8), st.integers(1, 3), st.booleans())
+def test_each_span_is_delivered_once_or_dropped_once(
+    verdicts: list[Verdict], sizes: list[int], consumers: int, early: bool
+) -> None:
+    clock = FakeClock()
+
+    def wait(condition: threading.Condition, timeout: float | None) -> bool:
+        if timeout is not None and timeout < 100:
+            clock.advance(timeout)
+            timeout = 0
+        return condition.wait(timeout)
+
+    sender, journal, counters = ScriptedSender(verdicts), HeldJournal(), Counters()
+    queue, retry = Queue(num_consumers=consumers), Retry(max_elapsed_time=0)
+    destination = OtlpDestination(
+        "otlp", frozenset({Signal.TRACES}), sender, journal, queue=queue, retry=retry, counters=counters, clock=clock, wait=wait
+    )
+    if early:
+        destination.start()
+    numbers = itertools.count(1)
+    for size in sizes:
+        payload = traces(*itertools.islice(numbers, size))
+        destination.offer(journal.append(Signal.TRACES, payload, size, ["otlp"]))
+    destination.start()
+    try:
+        assert destination.flush(1e6)
+    finally:
+        destination.shutdown(0)
+    assert len(set(sender.stored)) == len(sender.stored) == counters.counts.get("sent", 0)
+    assert len(sender.stored) + sum(counters.drops.values()) == sum(sizes)
+    assert not any(journal.owed.values())
+    assert destination.status()["queue_bytes"] == 0
 
 
 # ------------------------------------------------------------------------------------------------------------ journal
@@ -1128,9 +1315,9 @@ def test_what_a_journal_on_disk_kept_goes_out_after_a_restart(make: Make, tempo:
     before = opened()
     make.journal = before  # type: ignore[assignment]
     first = make.http(tempo.url, sending_queue={"num_consumers": 1})
-    for number in (1, 2):
-        first.offer(before.append(Signal.TRACES, traces(number), 1, [first.name]))
+    first.offer(before.append(Signal.TRACES, traces(1), 1, [first.name]))
     assert eventually(lambda: first.status()["failures"] > 0)
+    first.offer(before.append(Signal.TRACES, traces(2), 1, [first.name]))
     assert not first.shutdown(0.1)
     assert counted(first, "left_in_journal") == 2
     before.close()
@@ -1208,7 +1395,7 @@ def test_gzip_bodies_are_the_same_for_the_same_payload(make: Make, tempo: FakeLa
     destination = make.http(tempo.url)
     for _ in itertools.repeat(None, 2):
         make.put(destination, traces(1, 2))
-    assert destination.flush(10)
+        assert destination.flush(10)
     first, second = (request.body for request in tempo.requests)
     assert first == second
     assert gzip.decompress(first) == traces(1, 2)

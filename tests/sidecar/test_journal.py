@@ -187,7 +187,7 @@ class TestBoth:
         with pytest.raises(RefusedError) as refused:
             append(journal)
         assert refused.value.reason == "shutdown"
-        journal.attempt(entry, NAMES[0])
+        journal.attempt([entry], NAMES[0])
         journal.done(entry, NAMES[0])
         journal.attempt_request(1)
         journal.request_done(1)
@@ -208,7 +208,7 @@ class TestBoth:
                     ids_seen.append(entry.id)
                     assert journal.payload(entry) == bytes([number]) * 20, step
                     journal.done(entry, "a")
-                    journal.attempt(entry, "b")
+                    journal.attempt([entry], "b")
                     journal.done(entry, "b")
             except BaseException as error:
                 failures.append(error)
@@ -235,7 +235,7 @@ class TestRecovery:
         first = shelf.open()
         one, two = append(first, b"1" * 5000), append(first, b"2", owed=("debug",))
         logs = first.append(Signal.LOGS, b"3", 7, ["langfuse"])
-        first.attempt(one, "langfuse")
+        first.attempt([one], "langfuse")
         sent = first.put_request("langfuse", b"body", compressed=True, spans=2, keys={one.id: KEYS[:2]})
         unsent = first.put_request("langfuse", b"more", compressed=False, spans=1, keys={one.id: KEYS[2:3], logs.id: KEYS[:1]})
         first.attempt_request(sent)
@@ -913,7 +913,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(entry=entries, name=st.sampled_from(NAMES))
     def attempt(self, entry: Entry, name: str) -> None:
-        self.journal.attempt(entry, name)
+        self.journal.attempt([entry], name)
         if (entry.id, name) in self.owed:
             self.owed[entry.id, name] = True
 

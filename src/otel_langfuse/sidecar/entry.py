@@ -150,8 +150,8 @@ class Journal(Protocol):
         """
         ...
 
-    def attempt(self, entry: Entry, destination: str) -> None:
-        """Durable. Notes that the entry's bytes are about to be sent for the first time."""
+    def attempt(self, entries: Sequence[Entry], destination: str) -> None:
+        """Durable. Notes that the entries' bytes are about to be sent for the first time."""
         ...
 
     def done(self, entry: Entry, destination: str) -> None:

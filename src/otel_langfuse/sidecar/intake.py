@@ -25,6 +25,7 @@ from otel_langfuse.sidecar.entry import Destination, Journal, Receipt, RefusedEr
 __all__ = ["Intake"]
 
 _KIND = {Signal.TRACES: "spans", Signal.LOGS: "log_records"}
+_NO_TRACE, _NO_SPAN = bytes(16), bytes(8)
 _FULL_REMEDY = "Its queue is full: it takes data more slowly than they come, or not at all; raise its queue_size or mend it."
 
 
@@ -116,11 +117,9 @@ def _checked(signal: Signal, payload: bytes) -> tuple[bytes, int, int]:
     good = bad = 0
     for group in request.resource_spans:
         for scoped in group.scope_spans:
-            for span in scoped.spans:
-                if _identified(span):
-                    good += 1
-                else:
-                    bad += 1
+            well = sum(map(_identified, scoped.spans))
+            good += well
+            bad += len(scoped.spans) - well
     if not bad:
         return payload, good, 0
     for group in request.resource_spans:
@@ -135,7 +134,7 @@ def _checked(signal: Signal, payload: bytes) -> tuple[bytes, int, int]:
 
 def _identified(span: Any) -> bool:
     trace_id, span_id = span.trace_id, span.span_id
-    return len(trace_id) == 16 and len(span_id) == 8 and any(trace_id) and any(span_id)
+    return len(trace_id) == 16 and len(span_id) == 8 and trace_id != _NO_TRACE and span_id != _NO_SPAN
 
 
 def _parse(kind: Any, payload: bytes, signal: Signal) -> Any:

@@ -17,6 +17,7 @@ from otel_langfuse.sidecar.config.schema import DebugExporter, OtlpGrpcExporter,
 from otel_langfuse.sidecar.destinations.debug import DebugSender
 from otel_langfuse.sidecar.destinations.grpc_sender import GrpcSender, address_of
 from otel_langfuse.sidecar.destinations.http_sender import HttpSender
+from otel_langfuse.sidecar.destinations.merging import MOST
 from otel_langfuse.sidecar.destinations.otlp import OtlpDestination
 from otel_langfuse.sidecar.destinations.policy import Policy
 from otel_langfuse.sidecar.destinations.sender import Sender
@@ -75,6 +76,7 @@ def destination_of(
         queue=queue,
         retry=retry,
         policy=policy,
+        merge_bytes=0 if isinstance(exporter, DebugExporter) else MOST,
         timeout=timeout,
         # A line that is written again after a crash needs no note on disk before it.
         notes_attempts=not isinstance(exporter, DebugExporter),

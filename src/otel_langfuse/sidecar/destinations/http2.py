@@ -169,14 +169,22 @@ class Connection:
 
     def _data_frames(self, out: list[bytes | memoryview], prefix: bytes, view: memoryview, at: int, end: int) -> None:
         """Frames of the bytes from ``at`` to ``end`` of prefix and body; the last one ends the request."""
-        total, stream, first = len(prefix) + len(view), self._state.stream, len(prefix)
-        while at < end:
-            stop = min(at + self._state.frame_size, end)
+        total, stream, first, size = len(prefix) + len(view), self._state.stream, len(prefix), self._state.frame_size
+        if at < first:
+            stop = min(at + size, end)
             out.append(head(stop - at, Kind.DATA, END_STREAM if stop == total else 0, stream))
-            if at < first:
-                out.append(prefix[at:stop])
-            out.append(view[max(at - first, 0) : max(stop - first, 0)])
+            out.append(prefix[at:stop])
+            out.append(view[: max(stop - first, 0)])
             at = stop
+        # Whole frames, of which there are many, share their head; what is left is the last one.
+        last = at + max(end - at - 1, 0) // size * size
+        full = head(size, Kind.DATA, 0, stream)
+        for begin in range(at - first, last - first, size):
+            out.append(full)
+            out.append(view[begin : begin + size])
+        if last < end:
+            out.append(head(end - last, Kind.DATA, END_STREAM if end == total else 0, stream))
+            out.append(view[last - first : end - first])
 
     def _finish(self, *, complete: bool, deadline: float) -> Reply:
         """The answer, or the error that the server gave instead of one."""
@@ -230,7 +238,11 @@ class Connection:
             return
         while parts:
             self._patient(deadline)
-            taken = self._sock.sendmsg(parts[:_PARTS])
+            batch = parts[:_PARTS]
+            taken = self._sock.sendmsg(batch)
+            if taken == sum(map(len, batch)):
+                del parts[:_PARTS]
+                continue
             whole = 0
             while whole < len(parts) and taken >= len(parts[whole]):
                 taken -= len(parts[whole])

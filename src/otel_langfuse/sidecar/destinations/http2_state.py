@@ -30,6 +30,11 @@ __all__ = ["State"]
 
 _WINDOW_SIZE = 65_535  # bytes, in both directions until somebody says otherwise
 _HIGHEST = (1 << 31) - 1
+# Enumerations are slow to ask, and frames of these kinds are many.
+_DATA, _WINDOW, _CONTINUATION = int(Kind.DATA), int(Kind.WINDOW), int(Kind.CONTINUATION)
+_HEADERS = frozenset({int(Kind.HEADERS), _CONTINUATION})
+_CONTROL = {_WINDOW: 4, int(Kind.RESET): 4, int(Kind.PING): 8, int(Kind.GOAWAY): 8}
+"""Frames of a fixed form, with their least size."""
 
 
 class State:
@@ -114,32 +119,32 @@ class State:
         del received[:at]
 
     def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if self._block is not None and kind != Kind.CONTINUATION:
+        if self._block is not None and kind != _CONTINUATION:
             raise BrokenError("Transport closed: a header block was interrupted")
-        if kind == Kind.DATA:
+        if kind in _CONTROL:
+            if len(payload) < _CONTROL[kind]:
+                raise BrokenError("Transport closed: a frame is too short")
+            self._on_control(kind, flags, stream, payload)
+        elif kind == _DATA:
             self._on_data(flags, stream, payload)
-        elif kind in (Kind.HEADERS, Kind.CONTINUATION):
+        elif kind in _HEADERS:
             self._on_headers(kind, flags, stream, payload)
         elif kind == Kind.SETTINGS:
             self._on_settings(flags, payload)
         elif kind == Kind.PUSH:
             raise BrokenError("Transport closed: a push that nobody asked for")
-        elif kind in (Kind.PING, Kind.RESET, Kind.WINDOW, Kind.GOAWAY):
-            if len(payload) < (8 if kind in (Kind.PING, Kind.GOAWAY) else 4):
-                raise BrokenError("Transport closed: a frame is too short")
-            self._on_control(kind, flags, stream, payload)
 
     def _on_control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         number = int.from_bytes(payload[:4], "big")
-        if kind == Kind.PING and not flags & ACK:
-            self._owe(frame(Kind.PING, ACK, 0, payload))
-        elif kind == Kind.WINDOW:
+        if kind == _WINDOW:
             if stream == 0:
                 self._window += number & _HIGHEST
             elif stream == self.stream:
                 self._stream_window += number & _HIGHEST
             if max(self._window, self._stream_window) > _HIGHEST:
                 raise BrokenError("Transport closed: a window is too large")
+        elif kind == Kind.PING and not flags & ACK:
+            self._owe(frame(Kind.PING, ACK, 0, payload))
         elif kind == Kind.RESET and stream == self.stream and not self.ended:
             self.reset, self.ended = number, True
         elif kind == Kind.GOAWAY:

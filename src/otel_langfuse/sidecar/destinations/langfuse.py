@@ -329,13 +329,13 @@ class LangfuseDestination:
             self._settle(row.view)
             return
         try:
-            draft = self._copy.draft(row)
-            if draft.media or draft.masked_media:
-                self._media.submit(draft, self._deliver)
-            else:
-                self._rows.append(draft.encode())
+            done = self._copy.finish(row)
+            if isinstance(done, EncodedSpan):
+                self._rows.append(done)
                 if len(self._rows) >= _BATCH:
                     self._hand_over()
+            else:
+                self._media.submit(done, self._deliver)
         except Exception as error:  # noqa: BLE001  # one bad row must not take its trace with it
             self._report(error)
             self.counters.drop("encoding_failed", 1, _BUG_REMEDY)

@@ -5,8 +5,9 @@ Rules:
 - ``offer`` only queues. Payloads are fetched when they are sent, so that with a journal on disk the backlog is there and
   not in memory. The bound is in bytes of entries; receivers that ask for room at the same moment may together exceed it
   by one request each.
-- One request that came in is one that goes out, byte for byte if the policy changes nothing, and equal bytes each time.
-  What the backend calls too large goes in halves.
+- What came in goes out byte for byte if the policy changes nothing, and equal bytes each time. Entries that wait together go
+  in one request, see ``merging.py``. If it is refused, or nobody knows what became of it, each of them goes again alone, and
+  alone it is judged. What the backend calls too large even so goes in halves.
 - Each consumer has one request in flight. A request that waits for another attempt lets others pass. After a failure all
   wait, longer with each in a row, and until one request has passed again only one is in flight: a backend that is down
   is asked, not hammered.
@@ -22,12 +23,15 @@ import logging
 import random as random_module
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.sidecar.config.schema import Queue, Retry
 from otel_langfuse.sidecar.destinations.attempts import Attempts, Result, given_up
+from otel_langfuse.sidecar.destinations.following import Following
+from otel_langfuse.sidecar.destinations.merging import GATHER, MOST, Merging
 from otel_langfuse.sidecar.destinations.pending import Owed, Pending, Piece
 from otel_langfuse.sidecar.destinations.policy import Policy
 from otel_langfuse.sidecar.destinations.remains import keep_rest
@@ -56,6 +60,7 @@ class OtlpDestination:
         queue: Bound and number of consumers.
         retry: What follows a failure that may pass.
         policy: What becomes of the payload first.
+        merge_bytes: Entries that may go in one request; 0: each goes alone.
         timeout: Seconds for one request.
         notes_attempts: Whether a durable journal is told before an entry's first send.
         counters: Takes ``sent``, ``requests``, ``retries``, ``bytes_sent`` (before compression), ``split_requests``,
@@ -76,6 +81,7 @@ class OtlpDestination:
         queue: Queue | None = None,
         retry: Retry | None = None,
         policy: Policy | None = None,
+        merge_bytes: int = MOST,
         timeout: float = 5.0,
         notes_attempts: bool = True,
         counters: Counters | None = None,
@@ -109,7 +115,12 @@ class OtlpDestination:
         self._settled = threading.Condition(lock)  # flush and shutdown do
         self._pending = Pending(queue.queue_size)
         self._pacing = Pacing(retry or Retry(), random)
+        self._merging = Merging(merge_bytes)
+        self._following = Following(self._pending, self._pacing, self._merging, self._counters)
         self._in_flight: set[Piece] = set()
+        self._calls = 0  # requests that are being made
+        self._began = -GATHER  # when the last of them began
+        self._gathering = False  # whether a consumer wakes soon, to take what has gathered
         self._may_log = OncePerInterval(60.0, clock)
         self._consumers = queue.num_consumers
         self._threads: list[threading.Thread] = []
@@ -140,7 +151,8 @@ class OtlpDestination:
         with self._work:
             if not self._closed:
                 self._pending.add(entry, attempted=attempted)
-                self._work.notify()
+                if not (self._gathering and self._pending.mergeable < self._merging.limit):
+                    self._work.notify()  # Else the consumer that gathers takes it along, or the first one that is free.
                 return
         self._leave(entry, entry.items, _LATE_REMEDY)
 
@@ -210,92 +222,84 @@ class OtlpDestination:
                 "counters": counts,
                 "last_error": dict(self._last_error) if self._last_error else None,
                 "last_success_at": self._last_success_at,
-                "in_flight": len(self._in_flight),
+                "in_flight": self._calls if self._in_flight else 0,
                 "failures": self._pacing.failures,
             }
 
     # The consumers.
 
     def _run(self) -> None:
-        while (piece := self._next()) is not None:
+        while pieces := self._next():
             try:
-                result = self._attempts.make(piece, self._deadline)
+                results = self._attempts.make(pieces, self._deadline)
             except Exception:
                 logger.exception("otel-langfuse (%s) could not send a request", self._name)
-                result = given_up(piece, "internal_error", _BUG_REMEDY)
+                results = [given_up(piece, "internal_error", _BUG_REMEDY) for piece in pieces]
+                if len(pieces) > 1:  # Which of them it was shows when each goes alone.
+                    results = [replace(result, asked=True) for result in results]
+                    for piece in pieces:
+                        piece.outcome_unknown = True
             try:
-                self._conclude(piece, result)
+                self._conclude(results)
             except Exception:
                 logger.exception("otel-langfuse (%s) could not settle a request", self._name)
 
-    def _next(self) -> Piece | None:
-        """The next piece to send, waited for; ``None`` when the thread has to end."""
+    def _next(self) -> list[Piece]:
+        """The next pieces to send in one request, waited for; empty when the thread has to end."""
         with self._work:
             while not self._abandoned:
                 now = self._clock()
                 due, piece = self._pending.first(now)
                 due = max(due, self._pacing.gate)
+                held = self._held_until(piece)
                 alone = bool(self._pacing.failures and self._in_flight)
-                if piece is not None and due <= now < self._deadline and not alone:
-                    self._pending.pop(piece)
-                    self._in_flight.add(piece)
-                    if self._pending.has_ready and not self._pacing.failures:
-                        self._work.notify()  # Each offer woke one; whoever slept through its turn is woken by the next.
-                    return piece
+                if piece is not None and max(due, held) <= now < self._deadline and not alone:
+                    return self._take(piece, now)
                 if self._closed and (not len(self._pending) or now >= self._deadline):
-                    return None
-                self._wait(self._work, None if piece is None or alone else due - now)
-            return None
+                    return []
+                self._gathering |= due <= now < held and not alone
+                self._wait(self._work, None if piece is None or alone else max(due, held) - now)
+                self._gathering = False
+            return []
 
-    def _conclude(self, piece: Piece, result: Result) -> None:
-        """Follows a verdict: counts, waits, splits, settles."""
-        verdict = result.verdict
+    def _held_until(self, piece: Piece | None) -> float:
+        """How long a piece that is ready waits for others to go with it. The caller holds the lock."""
+        if piece is None or piece.alone or self._closed or self._pending.mergeable >= self._merging.limit:
+            return 0.0
+        return self._began + GATHER
+
+    def _take(self, piece: Piece, now: float) -> list[Piece]:
+        """Takes out what is next. The caller holds the lock."""
+        taken = self._pending.pop(piece, self._merging.limit)
+        self._in_flight.update(taken)
+        self._calls += 1
+        self._began = now
+        if self._pending.has_ready and not self._pacing.failures:
+            self._work.notify()  # Each offer woke one; whoever slept through its turn is woken by the next.
+        return taken
+
+    def _conclude(self, results: Sequence[Result]) -> None:
+        """Follows what became of a request: counts, waits, splits, settles."""
         with self._work:
-            if piece not in self._in_flight:
-                late = True
-            else:
-                late = False
-                again = self._follow(piece, result)
+            self._calls -= 1
+            late = [result for result in results if result.piece not in self._in_flight]
+            results = [result for result in results if result.piece in self._in_flight]
+            in_trouble = self._pacing.failures
+            again = self._following.follow(results, self._clock())
+            self._in_flight -= again
+            if again or in_trouble or self._closed:
+                self._work.notify_all()
+            self._settled.notify_all()  # Shutdown sees whether a further attempt can still be made.
+            for result in results:
                 self._note(result)
-        if late:  # Shutdown gave it up, and counted it; a success must not be repeated all the same.
-            if verdict.action == "delivered" and piece.stop is None:
-                self._journal.done(piece.owed.entry, self._name)
-            return
-        if verdict.message and (again or verdict.action == "delivered") and self._may_log(verdict.action):
-            logger.warning("otel-langfuse: %s", verdict.message)
-        if not again:
-            self._settle(piece, result)
-
-    def _follow(self, piece: Piece, result: Result) -> bool:
-        """Paces what comes next; whether the piece, or parts of it, will be sent again. The caller holds the lock."""
-        verdict, now = result.verdict, self._clock()
-        again = False
-        if not result.asked:
-            if verdict.action != "retry":
-                return False
-            piece.not_before = now + (verdict.after or 0.0)  # The journal's trouble, which is no reason to give up.
-            self._in_flight.discard(piece)
-            self._pending.wait(piece)
-            self._work.notify_all()
-            self._settled.notify_all()
-            return True
-        if verdict.action == "retry":
-            again = self._pacing.failed(piece, verdict.after, now)
-        elif verdict.action == "split":
-            self._pacing.refused(now)
-            again = result.items > 1
-        else:
-            self._pacing.passed()
-        if again:
-            self._in_flight.discard(piece)
-            if verdict.action == "split":
-                self._pending.split(piece, result.start, result.stop)
-                self._counters.count("split_requests")
-            else:
-                self._pending.wait(piece)
-        self._work.notify_all()
-        self._settled.notify_all()  # Shutdown sees whether a further attempt can still be made.
-        return again
+        for result in late:  # Shutdown gave it up, and counted it; a success must not be repeated all the same.
+            if result.verdict.action == "delivered" and result.piece.stop is None:
+                self._journal.done(result.piece.owed.entry, self._name)
+        for result in results:
+            verdict = result.verdict
+            if verdict.message and (result.piece in again or verdict.action == "delivered") and self._may_log(verdict.action):
+                logger.warning("otel-langfuse: %s", verdict.message)
+        self._settle([result for result in results if result.piece not in again])
 
     def _note(self, result: Result) -> None:
         verdict = result.verdict
@@ -304,26 +308,33 @@ class OtlpDestination:
         if verdict.action == "delivered":
             self._last_success_at = self._wall_clock()
 
-    def _settle(self, piece: Piece, result: Result) -> None:
-        """Counts what a piece came to and, with its entry's last one, tells the journal. Who waits sees the counts."""
-        verdict, items = result.verdict, result.items
+    def _settle(self, results: Sequence[Result]) -> None:
+        """Counts what pieces came to and, with an entry's last one, tells the journal. Who waits sees the counts."""
         with self._work:
-            if piece not in self._in_flight:
-                return  # Shutdown gave it up, and counted it.
-            self._in_flight.discard(piece)
-            last = self._pending.settle(piece, items)
-        if verdict.action == "delivered":
-            self._counters.count("sent", items - verdict.rejected)
-            self._counters.drop("rejected_by_destination", verdict.rejected, verdict.message)
-        elif verdict.reason:
-            reason = "not_retried" if verdict.action == "retry" and not self._pacing.enabled else verdict.reason
-            self._counters.drop(reason, items, verdict.message)
-        if last:
-            self._journal.done(piece.owed.entry, self._name)
+            # What is in flight no more shutdown gave up, and counted.
+            results = [result for result in results if result.piece in self._in_flight]
+            over = []
+            for result in results:
+                self._in_flight.discard(result.piece)
+                if self._pending.settle(result.piece, result.items):
+                    over.append(result.piece.owed)
+        sent = 0
+        for result in results:
+            verdict = result.verdict
+            if verdict.action == "delivered":
+                sent += result.items - verdict.rejected
+                self._counters.drop("rejected_by_destination", verdict.rejected, verdict.message)
+            elif verdict.reason:
+                reason = "not_retried" if verdict.action == "retry" and not self._pacing.enabled else verdict.reason
+                self._counters.drop(reason, result.items, verdict.message)
+        self._counters.count("sent", sent)
+        for owed in over:
+            self._journal.done(owed.entry, self._name)
         with self._work:
-            if last:
-                self._pending.close(piece.owed)
-            self._work.notify_all()
+            for owed in over:
+                self._pending.close(owed)
+            if self._closed or self._pacing.failures:
+                self._work.notify_all()
             self._settled.notify_all()
 
     # The end.

@@ -1,8 +1,9 @@
 """What an OTLP destination still owes: entries, and the pieces of those that were too large. Data only: no lock, no clock.
 
 An entry is one piece until the backend says that it is too large; then it is ranges of items, of which no bytes are kept:
-each attempt takes them out of the entry again. Bytes are counted by the entry's size from ``add`` until its last piece
-has left, so that with a journal on disk the bound is on what waits there.
+each attempt takes them out of the entry again. Entries that were never sent may go together, later ones after earlier
+ones. Bytes are counted by the entry's size from ``add`` until its last piece has left, so that with a journal on disk the
+bound is on what waits there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import OrderedDict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from otel_langfuse.sidecar.entry import Entry
@@ -50,6 +52,7 @@ class Piece:
         outcome_unknown: Whether the last send may have been stored although no success was seen.
         since: When it first failed.
         not_before: Earliest time of the next attempt.
+        alone: Whether it is not to be merged with others (any more).
     """
 
     owed: Owed
@@ -59,6 +62,7 @@ class Piece:
     outcome_unknown: bool = False
     since: float | None = None
     not_before: float = 0.0
+    alone: bool = True
 
 
 class Pending:
@@ -72,11 +76,13 @@ class Pending:
 
     Attributes:
         bytes: Bytes held.
+        mergeable: Bytes of entries that are ready and may go together.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.bytes = 0
+        self.mergeable = 0
         self._ready: deque[Piece] = deque()
         self._waiting: list[tuple[float, int, Piece]] = []
         self._order = itertools.count()
@@ -95,8 +101,10 @@ class Pending:
         """Takes an entry; ``attempted``: an earlier process may have sent it."""
         self._last += 1
         owed = Owed(entry, self._last, entry.items, noted=attempted)
-        piece = Piece(owed, outcome_unknown=attempted)
+        piece = Piece(owed, outcome_unknown=attempted, alone=attempted)
         owed.pieces.append(piece)
+        if not attempted:
+            self.mergeable += entry.size
         self._open[owed.ticket] = owed
         self.bytes += entry.size
         self._ready.append(piece)
@@ -107,16 +115,35 @@ class Pending:
             return self._waiting[0][0], self._waiting[0][2]
         return (now, self._ready[0]) if self._ready else (NEVER, None)
 
-    def pop(self, piece: Piece) -> None:
-        """Takes out the piece that ``first`` named."""
+    def pop(self, piece: Piece, most: int) -> list[Piece]:
+        """Takes out the piece that ``first`` named, and those after it that may go with it: ``most`` bytes in all."""
         if self._waiting and self._waiting[0][2] is piece:
             heapq.heappop(self._waiting)
-        else:
-            self._ready.popleft()
+            return [piece]
+        ready = self._ready
+        ready.popleft()
+        if piece.alone:
+            return [piece]
+        taken, signal, size = [piece], piece.owed.entry.signal, piece.owed.entry.size
+        while ready:
+            entry = ready[0].owed.entry
+            if ready[0].alone or entry.signal is not signal or size + entry.size > most:
+                break
+            size += entry.size
+            taken.append(ready.popleft())
+        self.mergeable -= size
+        return taken
 
     def wait(self, piece: Piece) -> None:
-        """Puts a piece back until its ``not_before``."""
+        """Puts a piece back until its ``not_before``; it goes alone then."""
+        piece.alone = True
         heapq.heappush(self._waiting, (piece.not_before, next(self._order), piece))
+
+    def part(self, pieces: Sequence[Piece]) -> None:
+        """Puts pieces that went together back, in front, each to go alone."""
+        for piece in pieces:
+            piece.alone = True
+        self._ready.extendleft(reversed(pieces))
 
     def split(self, piece: Piece, start: int, stop: int) -> None:
         """Puts two halves of the items from ``start`` to ``stop`` in the place of a piece."""
@@ -169,5 +196,5 @@ class Pending:
         self._open.clear()
         self._ready.clear()
         self._waiting.clear()
-        self.bytes = 0
+        self.bytes = self.mergeable = 0
         return rest

@@ -44,7 +44,7 @@ def keep_rest(owed: Owed, name: str, journal: Journal, policy: Policy, unfinishe
         rest = b"".join(take_items(owed.entry.signal, applied.payload, start, stop) for start, stop in ranges)
         entry = journal.append(owed.entry.signal, rest, left, [name])
         if unfinished or any(piece.outcome_unknown for piece in owed.pieces):
-            journal.attempt(entry, name)
+            journal.attempt([entry], name)
     except (RefusedError, PayloadError) as error:
         logger.warning("otel-langfuse: %s will send an entry of %d items as a whole again: %s", name, owed.entry.items, error)
         return False

@@ -53,11 +53,10 @@ class Pacing:
         self._refusals = 0
         self._resume_at = 0.0
 
-    def failed(self, piece: Piece, after: float | None, now: float) -> bool:
-        """A piece failed in a way that may pass; whether it is to be sent again, which its ``not_before`` then says.
+    def failed(self, after: float | None, now: float) -> float:
+        """A request failed in a way that may pass; returns the seconds until the destination is asked again.
 
         Args:
-            piece: What was sent.
             after: Seconds that the server asked to wait, or ``None``.
             now: The time.
         """
@@ -67,6 +66,10 @@ class Pacing:
             pause = min(after, RETRY_AFTER_CAP)
             self._asked_until = max(self._asked_until, now + pause)
         self._resume_at = now + pause
+        return pause
+
+    def again(self, piece: Piece, pause: float, now: float) -> bool:
+        """Whether a piece of a request that failed is to be sent again, which its ``not_before`` then says."""
         piece.since = now if piece.since is None else piece.since
         oldest = self._retry.max_elapsed_time
         if not self._retry.enabled or (oldest and now - piece.since > oldest):

@@ -70,7 +70,7 @@ class MemoryJournal:
         """The entry's bytes; ``None`` once it is settled."""
         return entry.payload
 
-    def attempt(self, entry: Entry, destination: str) -> None:
+    def attempt(self, entries: Sequence[Entry], destination: str) -> None:
         """Does nothing: nobody will ask after a crash."""
 
     def done(self, entry: Entry, destination: str) -> None:

@@ -167,9 +167,12 @@ class SqliteJournal:
             return None
         return row[1]
 
-    def attempt(self, entry: Entry, destination: str) -> None:
-        """Durable. Notes that the entry's bytes are about to be sent for the first time."""
-        self._note(operations.Attempt(entry.id, destination), wait=True)
+    def attempt(self, entries: Sequence[Entry], destination: str) -> None:
+        """Durable. Notes that the entries' bytes are about to be sent for the first time."""
+        for entry in entries[:-1]:
+            self._note(operations.Attempt(entry.id, destination), wait=False)
+        for entry in entries[-1:]:  # Commits are in order: what comes before it is on disk when it is.
+            self._note(operations.Attempt(entry.id, destination), wait=True)
 
     def done(self, entry: Entry, destination: str) -> None:
         """Settles a destination's claim; the entry goes when it was the last one. Idempotent."""

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -146,13 +145,15 @@ class _Exports:
         return self._refuse(outcome, context)
 
     def _read(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        with self._patience.waiting(context) as waits:
-            try:
-                message = next(messages, None)
-                if message is not None:
-                    return message
-            except grpc.RpcError:
-                pass
+        waits = self._patience.begin(context)
+        try:
+            message = next(messages, None)
+            if message is not None:
+                return message
+        except grpc.RpcError:
+            pass
+        finally:
+            self._patience.end(waits)
         # The sender gave up or sent nothing, our patience ended, or gRPC refused the message for its size and has
         # answered. Which of the two ways an ended call comes here is a matter of chance.
         self._counters.count("slow_clients" if waits.expired else "incomplete_requests")
@@ -197,17 +198,16 @@ class _Patience:
         if self._thread.ident is not None:
             self._thread.join(5.0)
 
-    @contextmanager
-    def waiting(self, context: grpc.ServicerContext) -> Iterator[_Wait]:
-        """The time inside counts."""
+    def begin(self, context: grpc.ServicerContext) -> _Wait:
+        """The time from here to ``end`` counts."""
         wait = _Wait(context)
         with self._lock:
             self._waits[id(wait)] = wait
-        try:
-            yield wait
-        finally:
-            with self._lock:
-                del self._waits[id(wait)]
+        return wait
+
+    def end(self, wait: _Wait) -> None:
+        with self._lock:
+            del self._waits[id(wait)]
 
     def _run(self) -> None:
         while not self._stopping.wait(min(1.0, self._timeout / 4)):
@@ -235,6 +235,8 @@ def _options(protocol: GrpcProtocol) -> list[tuple[str, int]]:
         "grpc.per_message_decompression": 0,
         # Otherwise streams that have just ended count as well, and calls within the limit are refused by chance.
         "grpc.http.overload_protection": 0,
+        # Senders that can do so put a request into a few large frames, each of which costs something.
+        "grpc.http2.max_frame_size": _MIB,
         "grpc.max_concurrent_streams": protocol.max_concurrent_streams or _STREAMS,
         "grpc.keepalive_time_ms": _milliseconds(keepalive.time),
         "grpc.keepalive_timeout_ms": _milliseconds(keepalive.timeout),
