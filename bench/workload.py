@@ -1,8 +1,9 @@
 """What is traced: a request with one model call, in the current GenAI conventions.
 
 A trace is a root span (6 attributes) and a chat span (22 attributes, 2 events, ``size`` bytes of messages). Part of the
-attributes are given at the start and part are set before the end, as instrumentations do. What differs from call to call in
-production differs here: texts, token counts, ids of responses and conversations. Texts compress like prose. Only the OpenTelemetry API is used, so that every candidate sees the same spans.
+attributes are given at the start and part are set before the end, as instrumentations do. What differs from call to call
+in production differs here: texts, token counts, ids of responses and conversations. Texts compress like prose.
+Only the OpenTelemetry API is used, so that every candidate sees the same spans.
 """
 
 from __future__ import annotations

@@ -106,6 +106,15 @@ def test_escaped_json_holds_the_same_as_its_strings(value: dict[str, str], escap
     assert json.loads(looked_at(text)[0]) == nested(value)
 
 
+@given(st.binary(max_size=40), st.integers(0, 40), st.sampled_from(['"', "'", " ", "", '\\"', '=" ', "é"]), st.booleans())
+def test_what_is_larger_than_the_bound_is_taken_whatever_follows(data: bytes, bound: int, end: str, padded: bool) -> None:
+    payload = base64.b64encode(data).decode()
+    text = f'["data:image/png;base64,{payload if padded else payload.rstrip("=")}{end}'
+    found, media = looked_at(text, bound)
+    assert [one.data for one in media] == ([data] if len(data) > bound else [])
+    assert found == (f'["{media[0].token}{end}' if media and not end.startswith("=") else found)
+
+
 @given(st.lists(urls(), min_size=2, max_size=5))
 def test_urls_without_anything_between(parts: list[tuple[str, bytes]]) -> None:
     """Only padding tells where a payload ends; the media that begin are found all the same."""
@@ -153,7 +162,7 @@ def test_built_in_masks_leave_tokens_alone(data: bytes, mime: str) -> None:
         "data:a/b;base64," + "A" * 1_000_000,
         "data:a/b;base64,AAAA" * 50_000,
         "data:a/b;base64,data" * 50_000,
-        "data:a/b;base64,AAAA" * 50_000 + '"',
+        "data:a/b;base64,AAAA" * 150_000 + '"',
         'data:a/b;base64,AAAA"' * 50_000,
         f'data:a/b;base64,{"AAAA" * 20}"' * 10_000,
         ("data:" + ";a" * 3) * 100_000 + ";base64,",

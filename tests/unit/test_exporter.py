@@ -73,6 +73,30 @@ def test_a_batch_is_mapped_and_placed_within_itself(exporter: LangfuseSpanExport
     assert exporter.status()["counters"]["sent"] == 3  # type: ignore[index]
 
 
+class _Scrubbed(ReadableSpan):
+    """As applications wrap spans to show less: everything is there, and the public properties leave content out."""
+
+    @property
+    def attributes(self) -> Any:
+        return {key: "[gone]" if key == "gen_ai.input.messages" else value for key, value in (super().attributes or {}).items()}
+
+    @property
+    def events(self) -> Any:
+        return ()
+
+
+def test_a_span_that_shows_less_than_it_holds_is_taken_at_its_word(
+    exporter: LangfuseSpanExporter, langfuse: FakeLangfuse
+) -> None:
+    spans = ended()
+    for span in spans:
+        span.__class__ = _Scrubbed
+    assert exporter.export(spans) is SpanExportResult.SUCCESS
+    sent = [export.SerializeToString() for export in langfuse.exports]
+    assert sent
+    assert not any(b"PROMPT-TEXT" in body for body in sent)
+
+
 def test_on_a_batch_processor(langfuse: FakeLangfuse) -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(LangfuseSpanExporter(base_url=langfuse.url, **KEYS)))

@@ -28,7 +28,7 @@ ALLOWED = {
     "dialects": frozenset({"model"}),
     "pipeline": _LEAVES | {"model", "dialects"},
     "langfuse": _LEAVES | {"model", "dialects", "pipeline"},
-    "otlp": _LEAVES | {"model", "dialects", "langfuse"},
+    "otlp": _LEAVES | {"model", "views", "dialects", "langfuse"},
     "convert": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse"},
     "sdk": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse", "otlp"},
     "sidecar": _LEAVES | {"model", "views", "dialects", "pipeline", "langfuse", "otlp"},

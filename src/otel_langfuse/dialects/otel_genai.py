@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from otel_langfuse.dialects.chat import as_content, as_parts_text, as_tools, raw_content
+from otel_langfuse.dialects.constants import Constant
 from otel_langfuse.dialects.operations import OPERATIONS
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_seconds, as_text, dump, jsonable
 from otel_langfuse.dialects.shapes import Hints, shape_of
@@ -27,8 +28,8 @@ def _assistant(value: Value) -> object:
 CONTENT = (
     Row("gen_ai.input.messages", "input", as_content),
     Row("gen_ai.output.messages", "output", _assistant),
-    Row("gen_ai.system_instructions", "system", as_parts_text),
-    Row("gen_ai.tool.definitions", "tools", as_tools),
+    Row("gen_ai.system_instructions", "system", Constant(as_parts_text)),
+    Row("gen_ai.tool.definitions", "tools", Constant(as_tools)),
     Row("gen_ai.tool.call.arguments", "input", raw_content),
     Row("gen_ai.tool.call.result", "output", raw_content),
     Row("gen_ai.retrieval.query.text", "input", raw_content),

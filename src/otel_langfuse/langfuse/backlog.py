@@ -61,13 +61,14 @@ class Backlog:
     def add(self, span: EncodedSpan, now: float) -> Batch | None:
         """Adds ``span`` to the open batch. Returns the batch that became full by that: without it, or with it."""
         batch = None
-        if self._open and self._open_bytes + span.size > self._batch_bytes:
+        size = span.size
+        if self._open and self._open_bytes + size > self._batch_bytes:
             batch = self.take()
         if not self._open:
             self.open_since = now
         self._open.append(span)
-        self._open_bytes += span.size
-        self.bytes += span.size
+        self._open_bytes += size
+        self.bytes += size
         self.spans += 1
         if batch is None and (len(self._open) >= self._batch_spans or self._open_bytes >= self._batch_bytes):
             batch = self.take()

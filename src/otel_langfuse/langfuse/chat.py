@@ -2,6 +2,7 @@
 
 Langfuse counts tool calls from ``tool_calls`` on a message and tool definitions from ``tools`` beside ``messages``
 (rules section 9); its playground opens the same shape. Reasoning, images, audio and files keep their part type.
+A message that the entry row shows, too, is written once (`model.Message.kept`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ __all__ = ["input_text", "lifted_text", "output_text"]
 _Writer: TypeAlias = Callable[[Json], str]
 _INSTRUCTING = ("system", "developer")
 _LIFTED_LIMIT = 65_536  # characters of a trace's input or output that stands in for the entry span's own
+_MAX_TOOLS = 16
+_LONGEST_TOOLS = 65_536
+_tools: dict[int, tuple[Sequence[Json], str]] = {}
 
 
 def input_text(content: Content | None, system: Content | None, tools: Sequence[Json] | None) -> str | None:
@@ -42,11 +46,24 @@ def input_text(content: Content | None, system: Content | None, tools: Sequence[
         if last.role not in _INSTRUCTING and (shown := _kept(last)) is not None:
             before, write = _input_messages(Chat(content.messages[:-1]), system)
             text = f"{write(before)[:-1]},{shown}]" if before else f"[{shown}]"
-            return f'{{"messages":{text},"tools":{dump(list(tools))}}}' if tools else text
+            return f'{{"messages":{text},"tools":{_tools_text(tools)}}}' if tools else text
     messages, write = _input_messages(content, system)
     if tools:
-        return dump({"messages": messages, "tools": list(tools)})
+        return f'{{"messages":{write(messages)},"tools":{_tools_text(tools)}}}'
     return write(messages) if messages else None
+
+
+def _tools_text(tools: Sequence[Json]) -> str:
+    """Definitions as JSON. Many calls share one list of them, as it is read once (`dialects.constants`)."""
+    known = _tools.get(id(tools))
+    if known is not None and known[0] is tools:
+        return known[1]
+    text = dump(list(tools))
+    if len(_tools) >= _MAX_TOOLS:
+        _tools.clear()
+    if len(text) <= _LONGEST_TOOLS:
+        _tools[id(tools)] = (tools, text)  # the list is held along, so that its id stays its own
+    return text
 
 
 def output_text(content: Content | None) -> str | None:

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from otel_langfuse.dialects.reading import as_text
 from otel_langfuse.langfuse.attributes import VARYING_METADATA, common, metadata_name, varying, write
+from otel_langfuse.langfuse.key_values import KeyValues
 from otel_langfuse.langfuse.media import CONTENT_FIELDS, MARK, Media, extract, present, substitute
 from otel_langfuse.langfuse.wire import (
     ATTRIBUTE,
@@ -25,8 +26,6 @@ from otel_langfuse.langfuse.wire import (
     encode_resource,
     encode_scope,
     encode_span,
-    encode_text,
-    encoded_key,
 )
 from otel_langfuse.model import Facts, Stock, Value
 from otel_langfuse.pipeline.row import Row
@@ -48,10 +47,6 @@ _STRUCTURE = frozenset(
     ).split()
 )
 _CACHED = 256
-# Of each attribute that no reader took: how many values are kept encoded, and bytes of one. Most have few values or a new
-# one for each call; for those a look in vain costs little.
-_VALUES = 64
-_LONGEST = 256
 
 
 class TextMasker(Protocol):
@@ -124,12 +119,12 @@ class _Ready:
     Attributes:
         usable: Whether the common part and the rest can be written apart: no name is in both, nothing may be media.
         common: `attributes.common` as pieces of a span.
-        loose: Keys of attributes that no reader took, with the encoded names under which they show, and pieces for some values.
+        loose: Keys of attributes that no reader took, with the names under which they show.
     """
 
     usable: bool
     common: bytes = b""
-    loose: tuple[tuple[str, bytes, dict[str, bytes]], ...] = ()
+    loose: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, stock: Stock, facts: Facts) -> _Ready:
@@ -140,8 +135,7 @@ class _Ready:
         apart = len(set(names)) == len(names) and shared.keys().isdisjoint(taken) and VARYING_METADATA.isdisjoint(names)
         if not apart or facts.passthrough or any(isinstance(value, str) and MARK in value for value in shared.values()):
             return cls(usable=False)
-        loose = tuple((key, encoded_key(name), dict[str, bytes]()) for key, name in zip(stock.loose, names, strict=True))
-        return cls(True, encode_key_values(ATTRIBUTE, shared), loose)
+        return cls(True, encode_key_values(ATTRIBUTE, shared), tuple(zip(stock.loose, names, strict=True)))
 
 
 class LangfuseCopy:
@@ -157,6 +151,11 @@ class LangfuseCopy:
         self._inline_bytes = inline_bytes
         self._resources: OrderedDict[int, tuple[Mapping[str, Value], bytes]] = OrderedDict()
         self._scopes: dict[tuple[str, str], bytes] = {}
+        self.start_empty()
+
+    def start_empty(self) -> None:
+        """Forgets what another thread may have been in the middle of, as after a fork."""
+        self._key_values = KeyValues(ATTRIBUTE)
 
     def draft(self, row: Row) -> Draft:
         """The span as Langfuse gets it, with its large media beside it."""
@@ -207,22 +206,17 @@ class LangfuseCopy:
         """The same bytes as a draft's, with what calls share taken from ``ready``; ``None`` if there may be media."""
         view = row.view
         attributes, bound = view.attributes, self._inline_bytes
-        pieces = [ready.common]
-        for key, head, known in ready.loose:
+        written: dict[str, AttributeValue] = {}
+        for key, name in ready.loose:
             value = attributes[key]
             shown = value if type(value) is str else as_text(value)
             if shown:
-                piece = known.get(shown)
-                if piece is None:
-                    if len(shown) > bound and MARK in shown:
-                        return None
-                    piece = encode_text(head, shown)
-                    if len(known) < _VALUES and len(piece) <= _LONGEST:
-                        known[shown] = piece
-                pieces.append(piece)
-        written = varying(row)
+                written[name] = shown
+        written |= varying(row)
         if any([MARK in text for text in written.values() if type(text) is str and len(text) > bound]):  # noqa: C419  # as fast as it gets
             return None
+        pieces = [ready.common]
+        self._key_values.add(pieces, written)
         return EncodedSpan(
             view.trace_id,
             view.span_id,
@@ -236,7 +230,7 @@ class LangfuseCopy:
                 kind=view.kind,
                 start_ns=view.start_ns,
                 end_ns=view.end_ns,
-                attributes=written,
+                attributes={},
                 status_code=view.status_code,
                 status_message=view.status_message,
                 before=pieces,

@@ -241,16 +241,16 @@ class Delivery:
         refused: list[EncodedSpan] = []
         batch = None
         with self._changed:
-            closed = self._closed
-            was_open = self._backlog.open_since
+            closed, backlog, now = self._closed, self._backlog, self._clock()
+            was_open = backlog.open_since
             while position < len(spans) and batch is None:
                 span = spans[position]
-                if closed or not self._backlog.has_room(span):
+                if closed or not backlog.has_room(span):
                     refused.append(span)
                 else:
-                    batch = self._backlog.add(span, self._clock())
+                    batch = backlog.add(span, now)
                 position += 1
-            if self._backlog.open_since != was_open:
+            if backlog.open_since != was_open:
                 self._changed.notify_all()  # The thread has to end its wait earlier.
             self._start_thread()
         if refused and closed and self._custodian.durable:

@@ -20,8 +20,6 @@ __all__ = [
     "encode_resource",
     "encode_scope",
     "encode_span",
-    "encode_text",
-    "encoded_key",
     "varint",
 ]
 
@@ -104,29 +102,11 @@ def _any_value(value: AttributeValue) -> bytes:
 _SHORT = tuple(bytes((0x12, length + 2, 0x0A, length)) for length in range(0x7E))
 
 
-def encoded_key(key: str) -> bytes:
-    """The key of a ``KeyValue`` message, with its tag and length."""
-    return _KEYS.get(key) or _encoded_key(key)
-
-
 def _encoded_key(key: str) -> bytes:
     name = delimited(b"\x0a", key.encode("utf-8", "replace"))
     if len(_KEYS) < _MAX_KEYS:
         _KEYS[key] = name
     return name
-
-
-def encode_text(name: bytes, value: str) -> bytes:
-    """A span's attribute: an encoded key and a text."""
-    text = value.encode("utf-8", "replace")
-    size = len(text)
-    whole = len(name) + 4 + size
-    if whole < 0x80:  # then every length is one byte: nearly all attributes but content
-        return b"".join((ATTRIBUTE, _SMALL[whole], name, _SHORT[size], text))
-    inner = varint(size)
-    outer = varint(1 + len(inner) + size)
-    length = varint(len(name) + 1 + len(outer) + 1 + len(inner) + size)
-    return b"".join((ATTRIBUTE, length, name, b"\x12", outer, b"\x0a", inner, text))
 
 
 def _add_key_values(parts: list[bytes], tag: bytes, attributes: Mapping[str, AttributeValue]) -> None:
@@ -137,7 +117,7 @@ def _add_key_values(parts: list[bytes], tag: bytes, attributes: Mapping[str, Att
             text = value.encode("utf-8", "replace")
             size = len(text)
             whole = len(name) + 4 + size
-            if whole < 0x80:  # as above
+            if whole < 0x80:  # then every length is one byte: nearly all attributes but content
                 parts += (tag, _SMALL[whole], name, _SHORT[size], text)
                 continue
             inner = varint(size)
@@ -203,9 +183,13 @@ def encode_span(
 def assemble(spans: Iterable[EncodedSpan]) -> bytes:
     """An ``ExportTraceServiceRequest`` with the spans grouped by resource, then scope, each in order of arrival."""
     grouped: dict[tuple[bytes, bytes], dict[tuple[bytes, bytes], list[bytes]]] = {}
+    homes: dict[tuple[bytes, bytes, bytes, bytes], list[bytes]] = {}
     for span in spans:
-        scopes = grouped.setdefault((span.resource, span.resource_schema), {})
-        scopes.setdefault((span.scope, span.scope_schema), []).append(span.span)
+        home = homes.get(place := (span.resource, span.resource_schema, span.scope, span.scope_schema))
+        if home is None:
+            scopes = grouped.setdefault((span.resource, span.resource_schema), {})
+            home = homes[place] = scopes.setdefault((span.scope, span.scope_schema), [])
+        home.append(span.span)
     out: list[bytes] = []
     for (resource, resource_schema), scopes in grouped.items():
         body: list[bytes] = [delimited(b"\x0a", resource)]

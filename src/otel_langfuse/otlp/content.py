@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from otel_langfuse.dialects.merge import may_be_genai
@@ -29,11 +30,15 @@ EXCEPTION = "exception"
 """The event whose attributes stay."""
 
 _MARK = MARK.encode()
+_Types = tuple[type, ...]
+_MAX_SHAPES = 512  # sets of keys; numbered keys make one for each length of a conversation
+_KEYS_LIMIT = 16 * 1024  # characters of the keys of one such set
+_SCOPE_LIMIT = 256
 _SILENT = frozenset({"event.name", "finish_reason", "error.type"})
 
 
 class Content:
-    """The policy for one copy. Pure: holds no state, may be used by any thread.
+    """The policy for one copy. Holds no state of its own; may be used by any thread.
 
     Args:
         rule: ``keep``, ``drop`` or ``truncate: N``.
@@ -49,7 +54,7 @@ class Content:
 
     def span(self, attributes: Mapping[str, Any], genai: bool) -> Mapping[str, Any]:
         """A span's attributes as they may leave; the same mapping if there is nothing to change."""
-        found = self._attributes(attributes, genai, "")
+        found = self._attributes(attributes, genai, message=False)
         for key in PARAMETERS.intersection(attributes):
             text = attributes[key]
             if isinstance(text, str) and text:
@@ -66,22 +71,19 @@ class Content:
         """An event's attributes likewise."""
         if name == EXCEPTION:
             return attributes
-        return self._attributes(attributes, genai or name.startswith("gen_ai."), name)
+        return self._attributes(attributes, genai or name.startswith("gen_ai."), message=is_message(name))
 
-    def _attributes(self, attributes: Mapping[str, Any], genai: bool, event: str) -> Mapping[str, Any]:
-        message = is_message(event)
-        found = [
-            key
-            for key, value in attributes.items()
-            if _is_content(holds(key, genai), value) or (message and isinstance(value, str) and speaks(key))
-        ]
+    def _attributes(self, attributes: Mapping[str, Any], genai: bool, *, message: bool) -> Mapping[str, Any]:
+        keys = tuple(attributes)
+        suspects = _suspects(keys, genai, message) if _short(keys) else _suspects.__wrapped__(keys, genai, message)
+        found = [(key, kept) for key, types, kept in suspects if isinstance(attributes[key], types)]
         if not found:
             return attributes
         changed = dict(attributes)
-        for key in found:
+        for key, kept in found:
             if self._limit is None:
                 del changed[key]
-            elif not is_structure(key):
+            elif not kept:
                 changed[key] = self._shorten(changed[key], self._limit)
         return changed
 
@@ -131,8 +133,14 @@ def without_content(text: str, limit: int | None) -> str | None:
 
 def looks_genai(scope: str, keys: Iterable[str], events: Iterable[str] = ()) -> bool:
     """Whether a span may be GenAI, by all that tells: its scope, its keys, and the names of its events."""
+    own = tuple(keys)
+    if _short(own) and len(scope) <= _SCOPE_LIMIT:
+        if _keyed_genai(scope, own):
+            return True
+    elif _keyed_genai.__wrapped__(scope, own):
+        return True
     seen = [EventView(name, 0, {}) for name in events]
-    return may_be_genai(SpanView(b"", b"", b"", False, "", 0, 0, 0, dict.fromkeys(keys), seen, scope_name=scope))
+    return bool(seen) and may_be_genai(SpanView(b"", b"", b"", False, "", 0, 0, 0, {}, seen))
 
 
 def is_message(event: str) -> bool:
@@ -145,7 +153,32 @@ def speaks(key: str) -> bool:
     return key not in _SILENT and not is_structure(key) and not key.startswith(("gen_ai.system", "gen_ai.provider."))
 
 
-def _is_content(found: Holds, value: object) -> bool:
-    if found is Holds.TEXT:
-        return isinstance(value, (str, bytes, Sequence, Mapping))
-    return found is Holds.CONTENT
+# What follows from keys alone is worked out once for each set of them: an instrumentation has few.
+
+
+def _short(keys: tuple[str, ...]) -> bool:
+    """Whether keys are few and short enough to be remembered."""
+    return sum(map(len, keys)) <= _KEYS_LIMIT
+
+
+@lru_cache(maxsize=_MAX_SHAPES)
+def _keyed_genai(scope: str, keys: tuple[str, ...]) -> bool:
+    return may_be_genai(SpanView(b"", b"", b"", False, "", 0, 0, 0, dict.fromkeys(keys), [], scope_name=scope))
+
+
+@lru_cache(maxsize=_MAX_SHAPES)
+def _suspects(keys: tuple[str, ...], genai: bool, message: bool) -> tuple[tuple[str, _Types, bool], ...]:
+    """Keys that may hold content, with the types of value that are, and whether the key is one of structure."""
+    out: list[tuple[str, _Types, bool]] = []
+    for key in keys:
+        found = holds(key, genai)
+        types: _Types = ()
+        if found is Holds.CONTENT:
+            types = (object,)
+        elif found is Holds.TEXT:
+            types = (str, bytes, Sequence, Mapping)
+        elif message and speaks(key):
+            types = (str,)
+        if types:
+            out.append((key, types, is_structure(key)))
+    return tuple(out)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from otel_langfuse.dialects.chat import as_chat
 from otel_langfuse.dialects.reading import as_text, load
@@ -69,14 +70,18 @@ def _choose(messages: Sequence[Message], role: str) -> Message | None:
     return messages[-1] if messages else None
 
 
+@lru_cache(maxsize=1024)
+def _without_method(name: str) -> str:
+    """A span's name without an HTTP method before it."""
+    method = _HTTP.match(name)
+    return name if method is None else name[method.end() :]
+
+
 def entry_name(view: SpanView) -> str:
     """A trace's name from its entry span: an HTTP request is named by its route, not by its method."""
-    method = _HTTP.match(view.name)
-    if method is None:
-        return view.name
-    rest = view.name[method.end() :]
-    if rest:
-        return rest
+    name = _without_method(view.name)
+    if name or not view.name:
+        return name
     for key in ("http.route", "url.path", "http.target"):
         path = as_text(view.attributes.get(key))
         if path:

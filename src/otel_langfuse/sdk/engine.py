@@ -329,6 +329,7 @@ class Engine:
         self._thread = None
         self._stop = False
         self._rows = []
+        self._copy.start_empty()
         if self.fanout is not None:
             self.fanout.start_empty()
         self._pipeline = Pipeline(

@@ -67,7 +67,8 @@ class Fanout:
     def __init__(self, endpoint: OtlpEndpoint, settings: Settings, transport: Transport | None = None) -> None:
         self.counters = Counters(name="otlp")
         self._endpoint = endpoint
-        self._encoder = SpanEncoder(Content(settings.fanout_content))
+        self._content = Content(settings.fanout_content)
+        self._encoder = SpanEncoder(self._content)
         self._unfit = 0
         self._ending = False
         self._rows: list[EncodedSpan] = []
@@ -136,6 +137,8 @@ class Fanout:
     def start_empty(self) -> None:
         """Forgets the parent's spans, in the child of a fork; the delivery does so by itself."""
         self._rows = []
+        self._encoder = SpanEncoder(self._content)  # the parent's worker may have been in the midst of a span
+        self._unfit = 0
 
     def status(self) -> dict[str, Any]:
         """Counters, queue and last error; no content, no header values."""

@@ -145,16 +145,18 @@ class Queue:
 
     def weigh(self, failed: Callable[[BaseException], None]) -> None:
         """Takes over what has come, as far as there is room for it; an entry that cannot be weighed is lost."""
-        for _ in range(len(self.inbox)):
+        inbox = self.inbox
+        for _ in range(len(inbox)):
             try:
-                entry = self.inbox.popleft()
+                entry = inbox.popleft()
             except IndexError:
                 return  # somebody has emptied it
-            if entry[0] is _WEIGHED:
+            kind = entry[0]
+            if kind is _WEIGHED:
                 self._weighed.append(entry[1:])
                 continue
             try:
-                size = entry[0].weigh(entry)
+                size = kind.weigh(entry)
             except BaseException as error:  # noqa: BLE001  # one bad span must not stop the others
                 failed(error)
                 continue

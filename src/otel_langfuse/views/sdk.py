@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from otel_langfuse.model import EMPTY, EventView, LogView, SpanView, Value
-from otel_langfuse.views.fields import attributes_of, events_of
+from otel_langfuse.views.fields import attributes_of, copied, read
 
 __all__ = ["log_view", "plain", "plain_attributes", "span_view"]
 
@@ -86,38 +86,34 @@ def span_view(span: ReadableSpan, attributes: dict[str, Any] | None = None) -> S
     An open span has end 0. Its attributes are copied, since the application may still be writing them; ``attributes`` is
     such a copy, if the caller has one to give away.
     """
-    context = span.context
+    found: tuple[Any, ...] = read(span)
+    context, above, name, kind, start, end, status, resource, scope, (held, _, events, *_) = found
     # By index, also below: the properties of this tuple are Python functions, and so is the value of an enumeration.
     if context is None or not context[_IS_VALID]:
         return None
-    parent: Any = span.parent
-    if parent is not None and not parent[_IS_VALID]:
-        parent = None
-    scope = span.instrumentation_scope
-    status = span.status
-    events = events_of(span)
+    parent = above if above is not None and above[_IS_VALID] else None
     return SpanView(
         trace_id=context[_TRACE_ID].to_bytes(16, "big"),
         span_id=context[_SPAN_ID].to_bytes(8, "big"),
         parent_id=b"" if parent is None else parent[_SPAN_ID].to_bytes(8, "big"),
         parent_remote=parent is not None and parent[_IS_REMOTE],
-        name=span.name,
-        kind=span.kind._value_ + 1,  # OTLP counts kinds from 1; the SDK from 0
-        start_ns=span.start_time or 0,
-        end_ns=span.end_time or 0,
-        attributes=plain_attributes(attributes_of(span) if attributes is None else attributes),
+        name=name,
+        kind=kind._value_ + 1,  # OTLP counts kinds from 1; the SDK from 0
+        start_ns=start or 0,
+        end_ns=end or 0,
+        attributes=plain_attributes(held if attributes is None else attributes),
         events=[_Event(event) for event in events] if events else [],
-        status_code=0 if status.status_code is _UNSET else status.status_code.value,
-        status_message=status.description or "",
+        status_code=0 if status is None or status.status_code is _UNSET else status.status_code.value,
+        status_message=(status.description or "") if status is not None else "",
         scope_name=scope.name if scope is not None else "",
         scope_version=(scope.version or "") if scope is not None else "",
-        resource=_resource_attributes(span.resource),
+        resource=_resource_attributes(resource),
     )
 
 
 def log_view(record: Any, scope_name: str = "") -> LogView | None:
     """The view of an SDK log record; ``None`` when it names neither a span nor a response."""
-    attributes = plain_attributes(dict(record.attributes or {}))
+    attributes = plain_attributes(copied(record.attributes))
     whole = bool(record.trace_id and record.span_id)
     if not whole and not attributes.get("gen_ai.response.id"):
         return None
