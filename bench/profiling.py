@@ -104,8 +104,8 @@ def stages(size: int, spans: int, batch: int = 60) -> dict[str, float]:
     from otel_langfuse import dialects
     from otel_langfuse.counters import Counters
     from otel_langfuse.langfuse.attributes import write
+    from otel_langfuse.langfuse.compression import pack
     from otel_langfuse.langfuse.copy import LangfuseCopy
-    from otel_langfuse.langfuse.request import compress
     from otel_langfuse.langfuse.wire import assemble
     from otel_langfuse.pipeline import Pipeline
     from otel_langfuse.pipeline.row import Row
@@ -132,9 +132,9 @@ def stages(size: int, spans: int, batch: int = 60) -> dict[str, float]:
             "pipeline in all, with view and read", partial(_each, lambda entry: entry[0].handle(entry, pipeline), entries)
         )
         clock.time("langfuse.attributes.write", partial(_each, write, rows))
-        encoded = clock.time("langfuse.copy.encode in all, with write", partial(_each, copy.encode, rows))
+        encoded = clock.time("langfuse.copy.finish", partial(_each, copy.finish, rows))
         payload = clock.time("langfuse.wire.assemble", partial(assemble, encoded))
-        packed = clock.time("langfuse.request.compress", partial(compress, payload))
+        packed = clock.time("langfuse.compression.pack, with assemble", partial(pack, encoded))
         clock.best["bytes per span"] = len(payload) / batch
         clock.best["bytes per span, compressed"] = len(packed) / batch
     return clock.best

@@ -27,7 +27,7 @@ from otel_langfuse.langfuse.wire import (
     encode_scope,
     encode_span,
 )
-from otel_langfuse.model import Facts, Stock, Value
+from otel_langfuse.model import Chat, Facts, Stock, Value
 from otel_langfuse.pipeline.row import Row
 
 __all__ = ["Draft", "LangfuseCopy", "TextMasker"]
@@ -47,6 +47,8 @@ _STRUCTURE = frozenset(
     ).split()
 )
 _CACHED = 256
+_LONG = 8192  # characters of a message for which it is worth knowing where it stands
+_PROBE = 64
 
 
 class TextMasker(Protocol):
@@ -138,6 +140,19 @@ class _Ready:
         return cls(True, encode_key_values(ATTRIBUTE, shared), tuple(zip(stock.loose, names, strict=True)))
 
 
+def _texts(row: Row, span: bytes) -> tuple[tuple[int, int], ...]:
+    """Where messages stand in the bytes of a span that both a generation and the entry row show."""
+    found: list[tuple[int, int]] = []
+    for content in (row.facts.input, row.facts.output, row.lifted_input, row.lifted_output):
+        kept = content.messages[-1].kept if isinstance(content, Chat) and content.messages else None
+        if kept and len(kept) >= _LONG:
+            text = kept.encode("utf-8", "replace")
+            start = span.find(text[:_PROBE])
+            if start >= 0 and span.startswith(text, start):
+                found.append((start, len(text)))
+    return tuple(found)
+
+
 class LangfuseCopy:
     """Drafts rows; keeps the encoded resources and scopes of late, which most spans share.
 
@@ -196,7 +211,12 @@ class LangfuseCopy:
                 if span is not None:
                     return span
         draft = self.draft(row)
-        return draft if draft.media or draft.masked_media else draft.encode()
+        if draft.media or draft.masked_media:
+            return draft
+        span = draft.encode()
+        if len(span.span) >= _LONG:
+            span.texts = _texts(row, span.span)
+        return span
 
     def encode(self, row: Row) -> EncodedSpan:
         """The span as Langfuse gets it when no media can be uploaded."""
@@ -217,25 +237,22 @@ class LangfuseCopy:
             return None
         pieces = [ready.common]
         self._key_values.add(pieces, written)
-        return EncodedSpan(
-            view.trace_id,
-            view.span_id,
-            self._resource(view.resource),
-            self._scope(view.scope_name, view.scope_version),
-            encode_span(
-                trace_id=view.trace_id,
-                span_id=view.span_id,
-                parent_id=row.parent_id,
-                name=row.name,
-                kind=view.kind,
-                start_ns=view.start_ns,
-                end_ns=view.end_ns,
-                attributes={},
-                status_code=view.status_code,
-                status_message=view.status_message,
-                before=pieces,
-            ),
+        span = encode_span(
+            trace_id=view.trace_id,
+            span_id=view.span_id,
+            parent_id=row.parent_id,
+            name=row.name,
+            kind=view.kind,
+            start_ns=view.start_ns,
+            end_ns=view.end_ns,
+            attributes={},
+            status_code=view.status_code,
+            status_message=view.status_message,
+            before=pieces,
         )
+        resource, scope = self._resource(view.resource), self._scope(view.scope_name, view.scope_version)
+        texts = _texts(row, span) if len(span) >= _LONG else ()
+        return EncodedSpan(view.trace_id, view.span_id, resource, scope, span, texts=texts)
 
     def _mask(self, attributes: dict[str, AttributeValue]) -> dict[str, AttributeValue]:
         assert self._masker is not None

@@ -7,15 +7,15 @@ a resend cannot differ from the first send.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from otel_langfuse.langfuse.compression import compress, pack
 from otel_langfuse.langfuse.wire import EncodedSpan, assemble
 
-__all__ = ["Request", "compress", "seal", "unpack"]
+__all__ = ["Request", "seal", "unpack"]
 
 _GZIP = 31  # zlib's window bits for a gzip header
-_compressor: Callable[[bytes], bytes] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -53,32 +53,9 @@ class Request:
 
 def seal(spans: Sequence[EncodedSpan], *, compressed: bool, ticket: int = 0) -> Request:
     """Assembles and compresses ``spans``."""
-    payload = assemble(spans)
-    return Request(compress(payload) if compressed else payload, compressed, len(spans), ticket)
+    return Request(pack(spans) if compressed else assemble(spans), compressed, len(spans), ticket)
 
 
 def unpack(request: Request) -> bytes:
     """The uncompressed payload."""
     return zlib.decompress(request.body, _GZIP) if request.compressed else request.body
-
-
-def compress(payload: bytes) -> bytes:
-    """``payload`` in gzip form; the same bytes for the same payload."""
-    global _compressor
-    if _compressor is None:
-        _compressor = _choose()
-    return _compressor(payload)
-
-
-def _choose() -> Callable[[bytes], bytes]:
-    try:
-        from isal import isal_zlib
-    except ImportError:
-        return _zlib
-    # A sixth of zlib's time at the same ratio.
-    return lambda payload: bytes(isal_zlib.compress(payload, 1, _GZIP))
-
-
-def _zlib(payload: bytes) -> bytes:
-    # Level 1: level 6 costs twice the time for a tenth fewer bytes of JSON text.
-    return zlib.compress(payload, 1, _GZIP)

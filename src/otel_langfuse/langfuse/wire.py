@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = [
     "ATTRIBUTE",
@@ -20,6 +20,7 @@ __all__ = [
     "encode_resource",
     "encode_scope",
     "encode_span",
+    "pieces",
     "varint",
 ]
 
@@ -47,6 +48,7 @@ class EncodedSpan:
         span: A ``Span`` message.
         resource_schema: What follows the resource in its group: the field with its schema URL, or nothing.
         scope_schema: Likewise for the scope.
+        texts: Where long texts stand in `span` that other spans of the trace may have too: first byte and length.
     """
 
     trace_id: bytes
@@ -56,6 +58,7 @@ class EncodedSpan:
     span: bytes
     resource_schema: bytes = b""
     scope_schema: bytes = b""
+    texts: tuple[tuple[int, int], ...] = field(default=(), compare=False)
 
     @property
     def size(self) -> int:
@@ -182,6 +185,11 @@ def encode_span(
 
 def assemble(spans: Iterable[EncodedSpan]) -> bytes:
     """An ``ExportTraceServiceRequest`` with the spans grouped by resource, then scope, each in order of arrival."""
+    return b"".join(pieces(spans))
+
+
+def pieces(spans: Iterable[EncodedSpan]) -> list[bytes]:
+    """What `assemble` joins: each span's own bytes are one of the pieces."""
     grouped: dict[tuple[bytes, bytes], dict[tuple[bytes, bytes], list[bytes]]] = {}
     homes: dict[tuple[bytes, bytes, bytes, bytes], list[bytes]] = {}
     for span in spans:
@@ -201,4 +209,4 @@ def assemble(spans: Iterable[EncodedSpan]) -> bytes:
             body += (b"\x12", varint(sum(map(len, inner))), *inner)
         body.append(resource_schema)
         out += (b"\x0a", varint(sum(map(len, body))), *body)
-    return b"".join(out)
+    return out

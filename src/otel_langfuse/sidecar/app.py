@@ -16,7 +16,7 @@ from typing import Any
 
 from otel_langfuse.counters import Counters
 from otel_langfuse.errors import ConfigError
-from otel_langfuse.langfuse.request import compress
+from otel_langfuse.langfuse.compression import compress
 from otel_langfuse.sidecar.admin import admin_app
 from otel_langfuse.sidecar.config import settings_of
 from otel_langfuse.sidecar.config.plan import LangfuseEnd, Listener, OtlpEnd, Plan

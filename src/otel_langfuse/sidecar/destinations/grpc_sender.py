@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Mapping
 
-from otel_langfuse.langfuse.request import compress
+from otel_langfuse.langfuse.compression import compress
 from otel_langfuse.sidecar.config.schema import ClientTls
 from otel_langfuse.sidecar.destinations.dialling import UnsentError, dial
 from otel_langfuse.sidecar.destinations.grpc_call import KEEP, CallError, call_fields, message_of, prefix_of

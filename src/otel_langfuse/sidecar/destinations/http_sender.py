@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from otel_langfuse.langfuse.compression import compress
 from otel_langfuse.langfuse.connections import Connections
-from otel_langfuse.langfuse.request import compress
 from otel_langfuse.langfuse.transport import TransportError, proxy_for, uninstrumented
 from otel_langfuse.sidecar.config.schema import ClientTls
 from otel_langfuse.sidecar.destinations.verdicts import Sent, Target, Verdict, judge_answer, judge_silence
