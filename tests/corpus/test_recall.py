@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +14,9 @@ from otel_langfuse.dialects.merge import read
 from otel_langfuse.dialects.shapes import shape_of
 from otel_langfuse.langfuse.copy import LangfuseCopy
 from otel_langfuse.langfuse.wire import EncodedSpan
-from otel_langfuse.model import SpanView, Value
+from otel_langfuse.model import EventView, SpanView, Value
 from otel_langfuse.views.otlp import parse_logs, parse_traces
-from support import CHAT, case_id, cases, convert_all, load, span
+from support import CHAT, case_id, cases, chat, convert_all, load, span
 
 _OTHER_LETTERS = str.maketrans("abcdefghijklmnopqrstuvwxyz0123456789", "zabcdefghijklmnopqrstuvwxy9012345678")
 
@@ -84,6 +86,68 @@ def test_a_shape_whose_deciding_values_are_always_new_is_given_up() -> None:
     for view in views:
         assert read(view).request_model == view.attributes["gen_ai.request.model"]
     assert shape_of(views[0]).memories["app"].useless
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("traceloop.association.properties.user_id", "user.id"),
+        ("traceloop.association.properties.session_id", "session.id"),
+        ("traceloop.association.properties.thread_id", "gen_ai.conversation.id"),
+        ("traceloop.entity.output", "gen_ai.tool.call.result"),
+        ("user.id", "enduser.id"),
+    ],
+)
+def test_where_two_keys_say_one_thing_the_readers_say_which_holds(keys: tuple[str, str]) -> None:
+    first, second = keys
+    for values in (("a", "a"), ("a", "b"), ("c", "b"), ("c", "")):
+        view = span(1, attributes={**CHAT, first: values[0], second: values[1]})
+        assert read(view) == read(view, anew=True)
+        labelled = span(1, attributes={first: values[0], second: values[1], "traceloop.span.kind": "task"})
+        assert read(labelled) == read(labelled, anew=True)
+
+
+def test_counts_that_two_keys_give_are_the_readers_to_choose() -> None:
+    keys = ("gen_ai.usage.prompt_tokens", "gen_ai.usage.input_tokens")
+    for values in ((10, 10), (110, 10), (10, 110)):
+        for label in ("traceloop.workflow.name", "gen_ai.system", "llm.is_streaming"):
+            view = span(1, attributes={**dict(zip(keys, values, strict=True)), "gen_ai.request.model": "m", label: "x"})
+            assert read(view) == read(view, anew=True)
+
+
+def test_a_first_token_after_no_time_at_all_counts() -> None:
+    view = span(1, attributes={**CHAT, "traceloop.workflow.name": "w", "gen_ai.response.time_to_first_chunk": 0.0})
+    assert read(view).first_token_ns == view.start_ns
+    assert read(view, anew=True).first_token_ns == view.start_ns
+
+
+def test_what_is_remembered_is_bounded_in_bytes() -> None:
+    def held() -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = held()
+        for shape in range(200):
+            for number in range(40):
+                given = {**CHAT, f"gen_ai.request.shape_{shape}": f"{number:03500}", "gen_ai.request.again": number % 2}
+                read(span(1, attributes=given))
+        for number in range(300):
+            read(span(1, attributes=CHAT, events=(EventView(f"{number:0100000}", 1, {}),)))
+            convert_all([span(1, name=f"GET {number:0100000}", kind=2), chat(2, 1)])
+        assert held() - before < 24 * 1024 * 1024
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_text_of_another_type_is_looked_through_for_media() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    image = "data:image/png;base64," + "QUJD" * 40_000
+    (row,) = convert_all([chat(1, attributes={"app.screenshot": Text(image)})]).rows
+    assert not isinstance(LangfuseCopy().finish(row), EncodedSpan)
 
 
 def test_deciding_values_that_are_equal_but_of_another_type_are_told_apart() -> None:

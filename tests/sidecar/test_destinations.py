@@ -402,6 +402,17 @@ def test_after_a_request_the_next_entries_gather_for_a_moment(make: Make, tempo:
     assert [names_in(gzip.decompress(request.body)) for request in tempo.requests] == [["span 1"], ["span 2", "span 3"]]
 
 
+def test_what_cannot_go_together_does_not_wait_for_each_other(make: Make, tempo: FakeLangfuse) -> None:
+    clock = FakeClock()
+    destination = make.http(tempo.url, start=False, clock=clock, wait=clock.wait)
+    for number in range(10):
+        make.put(destination, traces(number + 1))
+        make.put(destination, logs("a record"), signal=Signal.LOGS)
+    destination.start()
+    assert tempo.wait_for_requests(20)  # although the clock stands still
+    assert destination.flush(10)
+
+
 def test_the_policy_applies_to_each_and_what_it_cannot_read_costs_no_other(make: Make, tempo: FakeLangfuse) -> None:
     destination = make.http(tempo.url, start=False, content="drop")
     put_together(make, destination, traces(1), b"gen_ai: no protobuf", traces(2))

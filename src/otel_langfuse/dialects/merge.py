@@ -250,4 +250,6 @@ def _united(found: list[Facts]) -> Facts:
                 for key, value in extra.items():
                     target.setdefault(key, value)
         merged.consumed |= facts.consumed
+        if merged.first_token_after is None:
+            merged.first_token_after = facts.first_token_after  # 0 counts
     return merged

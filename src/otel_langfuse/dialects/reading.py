@@ -194,7 +194,7 @@ class Table:
                 continue
             consumed.add(key)
             if not part:
-                if field != "-" and not getattr(facts, field):
+                if field != "-" and not (known := getattr(facts, field)) and known != 0:
                     setattr(facts, field, value)
             elif field == "usage":
                 usage.setdefault(part, value)

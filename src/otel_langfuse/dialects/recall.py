@@ -10,7 +10,10 @@ by the rows of the readers' tables. Rules:
   row cannot use is the readers' to deal with. So are errors, events that a reader hears, and content beside the span.
 - Before anything is remembered, what would be recalled is compared with what was read. Where they differ, or where the
   deciding values are seldom the same, the shape is given up.
-- Nothing of what varies is kept. Bounded: 64 sets of deciding values of 4 KiB for each shape and scope.
+- A field that varies and has two keys, or one key that readers take differently, is none of these: which of them wins is
+  the readers' to say. Where that is so of content, the shape is given up.
+- Of what varies nothing is kept, of what decides everything. Bounded: 64 sets of deciding values of 4 KiB for each shape
+  and scope, 8 MiB in all.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from operator import itemgetter
 from typing import Any, Protocol, TypeAlias
+from weakref import WeakSet
 
 from otel_langfuse.dialects.reading import Table
 from otel_langfuse.dialects.shapes import Hints
@@ -30,10 +34,13 @@ __all__ = ["Memory", "Reader", "silent"]
 _VARYING = frozenset(
     ("input", "output", "system", "tools", "response_id", "conversation", "user", "session", "first_token_after", "usage", "-")
 )
+_CONTENT = frozenset(("input", "output", "system", "tools"))
 _MOST = 64
 _MOST_BYTES = 4096
-_CLEARED = 4  # times that a memory may overflow while it is of little use
+_ALL_BYTES = 8 * 1024 * 1024
+_STOCK_BYTES = 2048  # what one set of facts takes beside its values, roughly
 _MAX_NAMES = 1024
+_LONGEST_NAME = 128
 _ERROR = 2  # trace.proto Status.STATUS_CODE_ERROR
 _MARSHAL = 2  # the version without references: equal values of equal types give equal bytes
 
@@ -62,7 +69,9 @@ class _Silent(dict[str, bool]):
     def __missing__(self, name: str) -> bool:
         if len(self) >= _MAX_NAMES:
             self.clear()
-        known = self[name] = not any(hears(name) for hears in self._hears)
+        known = not any(hears(name) for hears in self._hears)
+        if len(name) <= _LONGEST_NAME:  # applications write texts there, too
+            self[name] = known
         return known
 
 
@@ -84,17 +93,18 @@ class Memory:
     def __init__(self, keys: Sequence[str], readers: Sequence[Reader], read: Callable[[SpanView], Facts]) -> None:
         self._read = read
         self._known: dict[bytes, tuple[dict[str, Any], Stock]] = {}
-        self._hits = self._misses = self._overflows = 0
-        self.useless = any(reader.hints.looks is None for reader in readers)
-        if self.useless:
+        self._hits = self._misses = 0
+        decided = None if any(reader.hints.looks is None for reader in readers) else _decided(keys, readers)
+        self.useless = decided is None
+        if decided is None:
             return
-        rows = [row for reader in readers for row in reader.table.rows_for(keys)]
-        looks = [look for reader in readers for look in reader.hints.looks or ()]
-        prefixes = tuple(look for look in looks if look.endswith("."))
-        decided = {key for key in keys if key in looks or key.startswith(prefixes)}
-        decided |= {key for key, field, _, _ in rows if field not in _VARYING}
         self._deciding = _getter([key for key in keys if key in decided])
         self._steps, self._usage, self._checks = _plan(readers, keys, decided)
+        _memories.add(self)
+
+    def forget(self) -> None:
+        """Lets go of everything that is remembered."""
+        self._known = {}
 
     def recall(self, view: SpanView) -> Facts | None:
         """The facts of a span; ``None`` if the readers must be asked."""
@@ -135,13 +145,11 @@ class Memory:
     def _learn(self, view: SpanView, decided: bytes) -> Facts | None:
         facts = self._read(view)
         self._misses += 1
-        if len(decided) > _MOST_BYTES:
-            self.useless = self._misses > _MOST and self._hits < self._misses
+        if self._misses >= _MOST and self._hits < self._misses:
+            self._give_up()
             return facts
-        if len(self._known) >= _MOST:
-            self._known.clear()
-            self._overflows += 1
-            self.useless = self._overflows >= _CLEARED and self._hits < self._misses
+        if len(decided) > _MOST_BYTES:
+            return facts
         template = {name: getattr(facts, name) for name in _NAMES}
         for _, field, _ in self._steps:
             template[field] = None
@@ -152,10 +160,54 @@ class Memory:
         if filled is None:
             return facts
         if filled != facts:
-            self.useless = True
+            self._give_up()
             return facts
+        if len(self._known) >= _MOST:
+            self.forget()
+        _account(_STOCK_BYTES + 3 * len(decided))  # as the key, in the facts, and encoded
         self._known[decided] = known
         return filled
+
+    def _give_up(self) -> None:
+        self.useless = True
+        self.forget()
+
+
+# What all memories hold together, about: what was forgotten one by one is not taken off.
+_memories: WeakSet[Memory] = WeakSet()
+_held = 0
+
+
+def _account(size: int) -> None:
+    """Counts what is to be held; empties all memories when it is too much."""
+    global _held
+    _held += size
+    if _held > _ALL_BYTES:
+        _held = size
+        for memory in list(_memories):
+            memory.forget()
+
+
+def _decided(keys: Sequence[str], readers: Sequence[Reader]) -> set[str] | None:
+    """The keys whose values decide; ``None`` if content is among them."""
+    looks = [look for reader in readers for look in reader.hints.looks or ()]
+    prefixes = tuple(look for look in looks if look.endswith("."))
+    rows = {row for reader in readers for row in reader.table.rows_for(keys)}
+    decided = {key for key in keys if key in looks or key.startswith(prefixes)}
+    decided |= {key for key, field, _, _ in rows if field not in _VARYING}
+    sources: dict[tuple[str, str], set[tuple[str, _Take]]] = {}
+    for key, field, part, take in rows:
+        if field in _VARYING and field != "-":
+            sources.setdefault((field, part), set()).add((key, take))
+    settled = -1
+    while settled != len(decided):  # what one field settles may settle another one
+        settled = len(decided)
+        for (field, _), takes in sources.items():
+            of_field = {key for (name, _), others in sources.items() if name == field for key, _ in others}
+            if len(takes) > 1 or not decided.isdisjoint(of_field):
+                decided |= of_field
+    content = {key for (field, _), takes in sources.items() if field in _CONTENT for key, _ in takes}
+    return decided if decided.isdisjoint(content) else None
 
 
 _NAMES = tuple(field.name for field in fields(Facts) if field.init)

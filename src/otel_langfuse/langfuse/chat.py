@@ -45,7 +45,8 @@ def input_text(content: Content | None, system: Content | None, tools: Sequence[
         last = content.messages[-1]
         if last.role not in _INSTRUCTING and (shown := _kept(last)) is not None:
             before, write = _input_messages(Chat(content.messages[:-1]), system)
-            text = f"{write(before)[:-1]},{shown}]" if before else f"[{shown}]"
+            listed = write(before) if before else ""
+            text = f"{listed[:-1]},{shown}]" if listed[-1:] == "]" else listed or f"[{shown}]"
             return f'{{"messages":{text},"tools":{_tools_text(tools)}}}' if tools else text
     messages, write = _input_messages(content, system)
     if tools:

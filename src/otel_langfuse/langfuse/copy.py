@@ -233,7 +233,7 @@ class LangfuseCopy:
             if shown:
                 written[name] = shown
         written |= varying(row)
-        if any([MARK in text for text in written.values() if type(text) is str and len(text) > bound]):  # noqa: C419  # as fast as it gets
+        if any([MARK in text for text in written.values() if isinstance(text, str) and len(text) > bound]):  # noqa: C419  # as fast as it gets
             return None
         pieces = [ready.common]
         self._key_values.add(pieces, written)

@@ -44,6 +44,7 @@ _CLIENTS = ("com.anthropic.sdk.python",)  # SDKs that trace themselves
 _MAX_REMEMBERED = 20_000
 _MAX_WAITING = 10_000
 _MAX_SCOPES = 8
+_LONGEST = 256  # characters of names that are remembered
 
 Key: TypeAlias = tuple[bytes, bytes]  # trace id and span id: span ids alone need not be unique
 
@@ -68,7 +69,7 @@ class Call:
         """What to remember of the call."""
         if self._ref is None:
             view, facts = self.view, self.facts
-            models = _models(facts.request_model, facts.response_model)
+            models = _models(facts.request_model or "", facts.response_model or "")
             self._ref = CallRef(view.trace_id, view.span_id, view.scope_name, models, facts.response_id)
         return self._ref
 
@@ -281,15 +282,23 @@ def same_call(one: CallRef, other: CallRef) -> bool:
     return not one.models or not other.models or bool(one.models & other.models)
 
 
-@lru_cache(maxsize=256)
-def _models(*names: str | None) -> frozenset[str]:
+def _models(asked: str, answered: str) -> frozenset[str]:
     """Models' names without the providers before them."""
+    return _short(asked, answered) if len(asked) + len(answered) <= _LONGEST else _short.__wrapped__(asked, answered)
+
+
+@lru_cache(maxsize=256)
+def _short(*names: str) -> frozenset[str]:
     return frozenset([name.rsplit("/", 1)[-1] for name in names if name])
 
 
-@lru_cache(maxsize=256)
 def _partners(scope: str) -> tuple[str, ...]:
     """Scopes whose spans may describe the calls of ``scope`` again, detached from them."""
+    return _listed(scope) if len(scope) <= _LONGEST else ()
+
+
+@lru_cache(maxsize=256)
+def _listed(scope: str) -> tuple[str, ...]:
     return next((others for first, others in DETACHED if scope.startswith(first)), ())
 
 

@@ -70,16 +70,19 @@ def _choose(messages: Sequence[Message], role: str) -> Message | None:
     return messages[-1] if messages else None
 
 
-@lru_cache(maxsize=1024)
 def _without_method(name: str) -> str:
     """A span's name without an HTTP method before it."""
     method = _HTTP.match(name)
     return name if method is None else name[method.end() :]
 
 
+_remembered = lru_cache(maxsize=1024)(_without_method)
+_LONGEST = 256  # characters of a name that is remembered
+
+
 def entry_name(view: SpanView) -> str:
     """A trace's name from its entry span: an HTTP request is named by its route, not by its method."""
-    name = _without_method(view.name)
+    name = _remembered(view.name) if len(view.name) <= _LONGEST else _without_method(view.name)
     if name or not view.name:
         return name
     for key in ("http.route", "url.path", "http.target"):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_langfuse.counters import Counters, OncePerInterval
-from otel_langfuse.langfuse.copy import LangfuseCopy
+from otel_langfuse.langfuse.copy import LangfuseCopy, TextMasker
 from otel_langfuse.langfuse.delivery import Delivery
 from otel_langfuse.langfuse.media_upload import MediaUploader
 from otel_langfuse.langfuse.outlet import Mask, delivery_of, masker_of, media_of
@@ -43,7 +43,7 @@ class Batches:
         self._counters = Counters()
         self._may_log = OncePerInterval(60.0)
         self._lock = threading.Lock()
-        self._copy: LangfuseCopy | None = None
+        self._masker: TextMasker | None = None
         self._delivery: Delivery | None = None
         self._media: MediaUploader | None = None
         self._warned = False
@@ -63,12 +63,13 @@ class Batches:
         if not self.settings.configured:
             return True
         with self._lock:
-            if self._copy is None or self._delivery is None or self._media is None:
-                masker = masker_of(self.settings, self.mask, self._counters)
-                self._copy = LangfuseCopy(masker, inline_bytes=self.settings.media_inline_bytes)
+            if self._delivery is None or self._media is None:
+                self._masker = masker_of(self.settings, self.mask, self._counters)
                 self._delivery = delivery_of(self.settings, self._counters, self._transport)
                 self._media = media_of(self.settings, self._counters, self._transport)
-            copy, delivery, media = self._copy, self._delivery, self._media
+            delivery, media = self._delivery, self._media
+        # One of its own for each batch: several threads may export at once.
+        copy = LangfuseCopy(self._masker, inline_bytes=self.settings.media_inline_bytes)
         encoded: list[EncodedSpan] = []
 
         def sink(row: Row) -> None:

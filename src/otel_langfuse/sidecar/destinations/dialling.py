@@ -132,7 +132,7 @@ def _connected(host: str, port: int, deadline: float) -> socket.socket:
     except (OSError, UnicodeError) as error:
         words = error.strerror if isinstance(error, OSError) else "no host name"
         raise UnsentError(f"DNS resolution failed for {host}: {words}") from None
-    last: OSError | None = None
+    last = ""
     for family, kind, protocol, _, where in found:
         sock = socket.socket(family, kind, protocol)
         try:
@@ -145,10 +145,10 @@ def _connected(host: str, port: int, deadline: float) -> socket.socket:
                     sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
         except OSError as error:
             sock.close()
-            last = error
+            last = _words(error)  # the error itself would hold this frame, and all that it was to send
         else:
             return sock
-    raise UnsentError(f"failed to connect: {_words(last)}")
+    raise UnsentError(f"failed to connect: {last or _words(None)}")
 
 
 def _pass_through(sock: socket.socket, authority: str, user: str | None, password: str) -> None:

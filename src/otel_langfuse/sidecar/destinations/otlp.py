@@ -273,7 +273,8 @@ class OtlpDestination:
         taken = self._pending.pop(piece, self._merging.limit)
         self._in_flight.update(taken)
         self._calls += 1
-        self._began = now
+        # What could not go along has waited long enough: nothing is gained by gathering behind it.
+        self._began = now - GATHER if self._pending.has_ready else now
         if self._pending.has_ready and not self._pacing.failures:
             self._work.notify()  # Each offer woke one; whoever slept through its turn is woken by the next.
         return taken
