@@ -152,9 +152,13 @@ def test_killed_under_load_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
             acknowledged.update(load.acknowledged)
         sidecar.start()
         expected = {trace_of(number)[0] for number in acknowledged}
-        while missing := expected - {span.trace_id for span in langfuse.spans}:
-            assert langfuse.wait_for(len(langfuse.spans) + 1, 30), f"{len(missing)} traces are missing"
-        assert sidecar.stop() == 0
+        try:
+            while missing := expected - {span.trace_id for span in langfuse.spans}:
+                told = "".join(line for line in sidecar.log if "dropped" in line or "could not" in line)
+                assert langfuse.wait_for(len(langfuse.spans) + 1, 30), f"{len(missing)} traces are missing; {told}"
+            assert sidecar.stop() == 0
+        finally:
+            sidecar.kill()
         rows, copies = rows_by_key(langfuse.spans), rows_by_key(tempo.spans)
         bodies = Counter(request.body for request in langfuse.requests if request.path.endswith("traces"))
     calls = {(trace_of(number)[0], trace_of(number)[2]) for number in acknowledged}
