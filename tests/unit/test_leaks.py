@@ -70,7 +70,7 @@ def test_span_events_and_resource_keys_stay_here() -> None:
         resource={"langfuse.environment": "Prod", "langfuse.release": "r1", "service.name": "shop"},
     )
     row = convert_all([view]).row(1)
-    request = ExportTraceServiceRequest.FromString(assemble([LangfuseCopy().encode(row)]))
+    request = ExportTraceServiceRequest.FromString(assemble([LangfuseCopy().draft(row).encode()]))
     (resource_spans,) = request.resource_spans
     assert [pair.key for pair in resource_spans.resource.attributes] == ["service.name"]
     assert not resource_spans.scope_spans[0].spans[0].events

@@ -150,27 +150,21 @@ def read(view: SpanView, *, anew: bool = False) -> Facts:
         view: The span.
         anew: Whether the caller wants facts to change: such are shared with no other span.
     """
-    shape = shape_of(view)
-    if not anew and view.status_code != _ERROR and not view.contents and not view.status_message and _silent(view.events):
-        memory = shape.memories.get(view.scope_name)
-        if memory is None:
-            memory = _remember(shape, view.scope_name)
-        if not memory.useless:
-            facts = memory.recall(view)
-            if facts is not None:
-                if facts.first_token_after is not None:
-                    _first_token(view, facts)
-                return facts
-    facts = _ask(view)
-    if facts.first_token_after is not None:
-        _first_token(view, facts)
+    facts = (None if anew else _recalled(view)) or _ask(view)
+    if facts.first_token_after is not None and facts.first_token_ns is None and view.start_ns:
+        facts.first_token_ns = view.start_ns + int(facts.first_token_after * 1e9)
     return facts
 
 
-def _first_token(view: SpanView, facts: Facts) -> None:
-    """Where a reader knows how long it took to the first token: when that was."""
-    if facts.first_token_ns is None and view.start_ns:
-        facts.first_token_ns = view.start_ns + int((facts.first_token_after or 0) * 1e9)
+def _recalled(view: SpanView) -> Facts | None:
+    """What is known from spans like this one; ``None`` if the readers must be asked."""
+    if view.status_code == _ERROR or view.contents or view.status_message or not _silent(view.events):
+        return None
+    shape = shape_of(view)
+    memory = shape.memories.get(view.scope_name)
+    if memory is None:
+        memory = _remember(shape, view.scope_name)
+    return None if memory.useless else memory.recall(view)
 
 
 def _remember(shape: Shape, scope: str) -> Memory:

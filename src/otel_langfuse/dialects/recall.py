@@ -41,7 +41,6 @@ _ALL_BYTES = 8 * 1024 * 1024
 _STOCK_BYTES = 2048  # what one set of facts takes beside its values, roughly
 _MAX_NAMES = 1024
 _LONGEST_NAME = 128
-_ERROR = 2  # trace.proto Status.STATUS_CODE_ERROR
 _MARSHAL = 2  # the version without references: equal values of equal types give equal bytes
 
 _Take: TypeAlias = Callable[[Value], Any]

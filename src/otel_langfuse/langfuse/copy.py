@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from otel_langfuse.dialects.reading import as_text
-from otel_langfuse.langfuse.attributes import VARYING_METADATA, common, metadata_name, varying, write
+from otel_langfuse.langfuse.attributes import VARYING_METADATA, as_metadata, common, metadata_name, varying, write
 from otel_langfuse.langfuse.key_values import KeyValues
 from otel_langfuse.langfuse.media import CONTENT_FIELDS, MARK, Media, extract, present, substitute
 from otel_langfuse.langfuse.wire import (
@@ -218,18 +218,13 @@ class LangfuseCopy:
             span.texts = _texts(row, span.span)
         return span
 
-    def encode(self, row: Row) -> EncodedSpan:
-        """The span as Langfuse gets it when no media can be uploaded."""
-        return self.draft(row).encode()
-
     def _with(self, ready: _Ready, row: Row) -> EncodedSpan | None:
         """The same bytes as a draft's, with what calls share taken from ``ready``; ``None`` if there may be media."""
         view = row.view
         attributes, bound = view.attributes, self._inline_bytes
         written: dict[str, AttributeValue] = {}
         for key, name in ready.loose:
-            value = attributes[key]
-            shown = value if type(value) is str else as_text(value)
+            shown = as_metadata(attributes[key])
             if shown:
                 written[name] = shown
         written |= varying(row)
