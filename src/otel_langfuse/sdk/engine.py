@@ -257,9 +257,7 @@ class Engine:
         now = time.monotonic()
         due, nap = now + self._interval, now + _SLICE
         while not self._stop:
-            if queue.inbox:
-                queue.weigh(self._mapping_failed)
-            entry = queue.take()
+            entry = queue.take(self._mapping_failed)
             if entry is None:
                 break
             try:

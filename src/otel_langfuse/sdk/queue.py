@@ -3,10 +3,11 @@
 An entry is a tuple, because nothing else is made as fast. Its first item, its kind, is one object for all entries of the
 kind and knows what to do with the rest.
 
-To weigh a span takes longer than to queue it, so the worker does it: between two entries that it handles, it weighs all
-that have come. An application's thread weighs what it brings only where the worker does not keep up with that. So the
-bound holds for all but the newest entries, of which there are 1,024 at the most, and one for each 256 KiB of the bound
-at the most: they can double it only if they are larger than that on average.
+To weigh a span takes longer than to queue it, so it is done only where many wait. The worker does it, between two entries
+that it handles: when half as many wait as may go without, it weighs them all. An application's thread weighs what it brings
+only where the worker does not keep up with that. So the bound holds for all but the newest entries, of which there are
+1,024 at the most, and one for each 256 KiB of the bound at the most: they can double it only if they are larger than that on
+average.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class Queue:
         self._limit = limit
         self._counters = counters
         self._unweighed = min(UNWEIGHED, limit // _UNWEIGHED_BYTES)
+        self._few = self._unweighed // 2
         self._closed = False
         self.inbox: deque[Entry] = deque()
         self.clear()
@@ -143,7 +145,25 @@ class Queue:
             self.bytes += size
             return True
 
-    def weigh(self, failed: Callable[[BaseException], None]) -> None:
+    def take(self, failed: Callable[[BaseException], None]) -> Entry | None:
+        """The oldest entry; ``None`` if there is none. Weighs what has come, if that is much; see `_weigh`."""
+        if len(self.inbox) > self._few:
+            self._weigh(failed)
+        try:
+            entry, size = self._weighed.popleft()
+        except IndexError:
+            try:
+                entry = self.inbox.popleft()
+            except IndexError:
+                return None
+            if entry[0] is not _WEIGHED:
+                return entry
+            _, entry, size = entry
+        with self._lock:
+            self.bytes -= size
+        return entry
+
+    def _weigh(self, failed: Callable[[BaseException], None]) -> None:
         """Takes over what has come, as far as there is room for it; an entry that cannot be weighed is lost."""
         inbox = self.inbox
         for _ in range(len(inbox)):
@@ -164,16 +184,6 @@ class Queue:
                 self._weighed.append((entry, size))
             else:
                 self._counters.drop("queue_full", entry[0].lose(entry), _FULL_REMEDY)
-
-    def take(self) -> Entry | None:
-        """The oldest weighed entry; ``None`` if there is none."""
-        try:
-            entry, size = self._weighed.popleft()
-        except IndexError:
-            return None
-        with self._lock:
-            self.bytes -= size
-        return entry
 
     def discard(self) -> int:
         """Empties the queue; how many spans were in it."""
