@@ -254,9 +254,9 @@ Content: TypeAlias = Chat | Raw
 # ---------------------------------------------------------------------------------------------- facts
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Usage:
-    """Token counts as a source gives them.
+    """Token counts as a source gives them. Made for every call and changed by nobody.
 
     ``input`` and ``output`` are what the source calls by these names: whether they include cache, reasoning and audio
     is decided in one place (`pipeline.usage`), by the total, the counts themselves and ``exclusive``.

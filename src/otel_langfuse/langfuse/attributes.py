@@ -8,6 +8,7 @@ everything that it would guess; a key that it interprets never leaves here under
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from otel_langfuse.dialects.json_text import dump_texts
 from otel_langfuse.dialects.reading import as_text, dump, finite
@@ -28,6 +29,7 @@ VARYING_METADATA = frozenset((_RESPONSE_ID, _CONVERSATION))
 """Metadata that `varying` writes, the pipeline's notes aside."""
 _ATTRIBUTE_NAMES: dict[str, str] = {}
 _MAX_NAMES = 4096
+_SHORT = 64  # characters of a text that is remembered
 
 
 def write(row: Row) -> dict[str, AttributeValue]:
@@ -145,7 +147,19 @@ def _parameter(value: Json) -> Json:
 
 def as_metadata(value: Value) -> str | None:
     """An attribute that no reader took, as it shows in metadata."""
-    return value if type(value) is str else as_text(value)
+    kind = type(value)
+    if kind is str:
+        return value  # type: ignore[return-value]  # that is what it is
+    if kind is int:
+        return str(value)
+    if kind is list and len(value) == 1 and type(item := value[0]) is str and len(item) <= _SHORT:  # type: ignore[arg-type,index]
+        return _listed(item)  # a finish reason, nearly always
+    return as_text(value)
+
+
+@lru_cache(maxsize=256)
+def _listed(item: str) -> str:
+    return dump([item])
 
 
 def metadata_name(key: str) -> str:

@@ -221,15 +221,13 @@ class LangfuseCopy:
     def _with(self, ready: _Ready, row: Row) -> EncodedSpan | None:
         """The same bytes as a draft's, with what calls share taken from ``ready``; ``None`` if there may be media."""
         view = row.view
-        attributes, bound = view.attributes, self._inline_bytes
+        attributes = view.attributes
         written: dict[str, AttributeValue] = {}
         for key, name in ready.loose:
             shown = as_metadata(attributes[key])
             if shown:
                 written[name] = shown
         written |= varying(row)
-        if any([MARK in text for text in written.values() if isinstance(text, str) and len(text) > bound]):  # noqa: C419  # as fast as it gets
-            return None
         pieces = [ready.common]
         self._key_values.add(pieces, written)
         span = encode_span(
@@ -245,9 +243,15 @@ class LangfuseCopy:
             status_message=view.status_message,
             before=pieces,
         )
+        if len(span) > self._inline_bytes and self._may_hold_media(written):
+            return None
         resource, scope = self._resource(view.resource), self._scope(view.scope_name, view.scope_version)
         texts = _texts(row, span) if len(span) >= _LONG else ()
         return EncodedSpan(view.trace_id, view.span_id, resource, scope, span, texts=texts)
+
+    def _may_hold_media(self, attributes: Mapping[str, AttributeValue]) -> bool:
+        bound = self._inline_bytes
+        return any(isinstance(text, str) and len(text) > bound and MARK in text for text in attributes.values())
 
     def _mask(self, attributes: dict[str, AttributeValue]) -> dict[str, AttributeValue]:
         assert self._masker is not None

@@ -56,6 +56,8 @@ class Pipeline:
         self._options = options
         self._counters = counters if counters is not None else Counters()
         self._clock = clock
+        # Spans that came, rows that were written, and those of them below another parent: since they were last passed on.
+        self._came = self._written = self._moved = 0
         self._may_log = OncePerInterval(60.0, clock)
         self._joiner = Joiner(self._counters, options.max_open)
         self._traces = Traces(options.linger, options.max_open, options.max_nodes, options.max_ids)
@@ -121,7 +123,7 @@ class Pipeline:
             self._counters.count("not_sampled")
             self._leave_out(view)
             return
-        self._counters.count("spans_in")
+        self._came += 1
         self._recogniser.advance()
         if self._options.max_ids and self._traces.was_written(view.trace_id, view.span_id):
             self._counters.count("repeated_span")
@@ -154,6 +156,7 @@ class Pipeline:
 
     def tick(self) -> None:
         """Ends waits that are over and forgets traces that are done; call about once a second."""
+        self._count_up()
         now = self._clock()
         self._recogniser.advance()
         self._calls.release(now)
@@ -165,12 +168,21 @@ class Pipeline:
         """Ends all waits now."""
         self._recogniser.advance()
         self._calls.release()
+        self._count_up()
 
     def close(self) -> None:
         """Ends all waits and writes placeholders for promised spans that are still open."""
         self.flush()
         for trace in self._traces.all():
             self._forget(trace)
+        self._count_up()
+
+    def _count_up(self) -> None:
+        """Passes on what is counted for each span."""
+        counts = (("spans_in", self._came), ("rows_out", self._written), ("reparented", self._moved))
+        self._came = self._written = self._moved = 0
+        for name, number in counts:
+            self._counters.count(name, number)
 
     @property
     def remembered(self) -> int:
@@ -189,7 +201,7 @@ class Pipeline:
         return view
 
     def _settle(self, node: Node, view: SpanView) -> None:
-        facts = self._donations(node, self._recogniser.read(view))
+        facts = self._donations(node, self._recogniser.read_ended(node, view))
         keep = self._recogniser.note(node, view, facts)
         if keep and facts.type is not None and facts.type.is_model_call:
             self._calls.settle(node, view, facts, self._clock())
@@ -239,8 +251,8 @@ class Pipeline:
             self._enricher.lift(node, view, facts)
         self._sink(self._enricher.row(node, parent, view, facts, note))
         node.lifted = None  # shown now; messages are large
-        self._counters.count("rows_out")
-        self._counters.count("reparented", (parent.span_id if parent is not None else b"") != view.parent_id)
+        self._written += 1
+        self._moved += (parent.span_id if parent is not None else b"") != view.parent_id
         if note:
             self._counters.count("merged_calls", not note.keys().isdisjoint(("duplicate_of", "repeats_calls")))
         self._enricher.mark_usage(node, facts)

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from otel_langfuse.model import Facts, Value
 
-__all__ = ["Context", "combine", "normalise_environment", "of_facts", "of_resource"]
+__all__ = ["NOTHING", "Context", "combine", "normalise_environment", "of_facts", "of_resource"]
 
 _ENVIRONMENT = re.compile(r"[a-z0-9\-_]+")
 
@@ -41,6 +41,9 @@ class Context:
         if not (self.release or self.version or self.environment):
             return self
         return Context(self.user, self.session, self.tags, self.metadata, self.trace_name, self.workflow, self.conversation)
+
+
+NOTHING = Context()
 
 
 def of_facts(facts: Facts) -> Context | None:
@@ -88,8 +91,8 @@ def of_resource(resource: Mapping[str, Value]) -> Context:
 def combine(layers: Iterable[Context | None]) -> Context:
     """One context from layers, strongest first: single values from the first that has one, tags and metadata united."""
     said = [layer for layer in layers if layer is not None]
-    if len(said) == 1:
-        return said[0]
+    if len(said) < 2:
+        return said[0] if said else NOTHING
     user = session = name = workflow = conversation = release = version = environment = None
     tags: dict[str, None] = {}
     metadata: dict[str, str] = {}

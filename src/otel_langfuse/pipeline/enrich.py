@@ -39,34 +39,34 @@ class Enricher:
         self._may_log = may_log
         self._resource: Mapping[str, Value] = {}
         self._defaults = Context(release=options.release, version=options.version, environment=options.environment)
-        self._base = self._defaults
+        self._base: Context | None = self._defaults if self._defaults != contexts.NOTHING else None
 
     def row(self, node: Node, parent: Node | None, view: SpanView, facts: Facts, note: dict[str, str]) -> Row:
         """The row of a span whose place is known; ``parent`` is ``None`` for the root."""
         found = self._context(node, view)
         is_root = parent is None
         name = self._trace_name(node, found)
-        metadata = dict(found.metadata)
+        metadata = found.metadata
         if is_root and self._options.trace_link:
-            metadata["trace_link"] = self._options.trace_link.replace("{trace_id}", view.trace_id.hex())
+            metadata = {**metadata, "trace_link": self._options.trace_link.replace("{trace_id}", view.trace_id.hex())}
         lifted = node.lifted if node.is_entry else None
-        return Row(
-            view=view,
-            facts=facts,
-            parent_id=parent.span_id if parent is not None else b"",
-            is_root=is_root,
-            name=name if is_root and name else facts.name or view.name,
-            trace_name=name,
-            user=found.user,
-            session=found.session or found.conversation,
-            tags=found.tags,
-            trace_metadata=metadata,
-            release=found.release,
-            version=found.version,
-            environment=self._environment(found.environment),
-            lifted_input=lifted.input if lifted is not None else None,
-            lifted_output=lifted.output if lifted is not None else None,
-            note=note,
+        return Row(  # by position: keywords take as long as the rest
+            view,
+            facts,
+            parent.span_id if parent is not None else b"",
+            is_root,
+            name if is_root and name else facts.name or view.name,
+            name,
+            found.user,
+            found.session or found.conversation,
+            found.tags,
+            metadata,
+            found.release,
+            found.version,
+            self._environment(found.environment) if found.environment else None,
+            lifted.input if lifted is not None else None,
+            lifted.output if lifted is not None else None,
+            note,
         )
 
     def lift(self, node: Node, view: SpanView, facts: Facts) -> None:
@@ -134,19 +134,21 @@ class Enricher:
         if len(below.tags) <= _MAX_FOUND and len(below.metadata) <= _MAX_FOUND:
             entry.found = below.of_trace()
 
-    def _beneath(self, resource: Mapping[str, Value]) -> Context:
+    def _beneath(self, resource: Mapping[str, Value]) -> Context | None:
         """What holds where nothing else is said: settings, then the resource; read once for the resource that spans share."""
         if resource is not self._resource:
             self._resource = resource
-            self._base = contexts.combine((self._defaults, contexts.of_resource(resource)))
+            base = contexts.combine((self._defaults, contexts.of_resource(resource)))
+            self._base = base if base != contexts.NOTHING else None
         return self._base
 
     def _trace_name(self, node: Node, found: Context) -> str | None:
         """The strongest name known so far: given, then the workflow's, then the entry span's."""
         trace = node.trace
-        for rank, name in ((_GIVEN, found.trace_name), (_WORKFLOW, found.workflow)):
-            if name and rank > trace.name_rank:
-                trace.name, trace.name_rank = name, rank
+        if found.trace_name or found.workflow:
+            for rank, name in ((_GIVEN, found.trace_name), (_WORKFLOW, found.workflow)):
+                if name and rank > trace.name_rank:
+                    trace.name, trace.name_rank = name, rank
         if trace.name_rank < _WORKFLOW:
             entry = trace.root or node.entry
             self._look(entry)
@@ -154,9 +156,7 @@ class Enricher:
                 trace.name, trace.name_rank = entry.shown_name, _ENTRY
         return found.trace_name or trace.name
 
-    def _environment(self, given: str | None) -> str | None:
-        if not given:
-            return None
+    def _environment(self, given: str) -> str:
         shown = contexts.normalise_environment(given)
         if shown != given and self._may_log("environment"):
             logger.warning(

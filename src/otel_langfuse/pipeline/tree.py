@@ -16,7 +16,7 @@ first entry.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from otel_langfuse.model import Facts, ObservationType, SpanView, Value
@@ -66,20 +66,16 @@ class CallRef:
     response_id: str | None
 
 
-@dataclass(slots=True, eq=False)
 class Node:
-    """One span's place in its trace.
+    """One span's place in its trace. Most of what can be known of a span is not: that stands on the class.
 
     ``expected`` says that only its id is known; ``kept`` that a row for it is certain; ``promised`` that another row names
     it as parent; ``type`` is known once a reader recognised the span, ended or not. ``pending`` is an ended entry span that
-    no GenAI span needs yet. ``looked_at`` is when it was looked at last while it was open. What holds the application's
+    no GenAI span needs yet. ``looked_at`` is when it was looked at last while it was open, ``seen`` what was found
+    if it turned out to have ended. What holds the application's
     span (``live``, ``start_attributes``) is let go when it ends.
     """
 
-    trace: Trace
-    span_id: bytes
-    parent: Node | None
-    start_ns: int
     live: Live | None = None
     start_attributes: Mapping[str, Value] | None = None
     start_scope: str | None = None
@@ -97,11 +93,18 @@ class Node:
     donated: Facts | None = None
     usage_below: bool = False
     call: CallRef | None = None
-    calls_below: list[CallRef] = field(default_factory=list)
+    calls_below: tuple[CallRef, ...] = ()
     lifted: Lifted | None = None
     found: Context | None = None
     looked_at: int = -1
+    seen: tuple[SpanView, Facts] | None = None
     _entry: Node | None = None
+
+    def __init__(self, trace: Trace, span_id: bytes, parent: Node | None, start_ns: int) -> None:
+        self.trace = trace
+        self.span_id = span_id
+        self.parent = parent
+        self.start_ns = start_ns
 
     @property
     def entry(self) -> Node:
@@ -128,7 +131,7 @@ class Node:
     def remember_call(self, ref: CallRef) -> None:
         """Notes a model call below, up to the number that tells one from many."""
         if len(self.calls_below) < _MAX_CALLS_BELOW:
-            self.calls_below.append(ref)
+            self.calls_below += (ref,)
 
 
 class Trace:
@@ -150,10 +153,12 @@ class Trace:
     def add(self, span_id: bytes, parent_id: bytes, start_ns: int) -> Node:
         """A new node, open, below its parent if that has been seen."""
         parent = self.nodes.get(parent_id) if parent_id and parent_id != span_id else None
-        node = Node(self, span_id, parent, start_ns, _entry=parent.entry if parent is not None else None)
+        node = Node(self, span_id, parent, start_ns)
         self.nodes[span_id] = node
         if parent is None:
             self.entries.append(node)
+        else:
+            node._entry = parent.entry  # noqa: SLF001  # its own
         self.open += 1
         return node
 

@@ -63,15 +63,15 @@ class Started:
             return
         found = propagated(around, baggage=self._baggage)
         pipeline.started(
-            SpanStart(
-                trace_id=context[_TRACE_ID].to_bytes(16, "big"),
-                span_id=context[_SPAN_ID].to_bytes(8, "big"),
-                parent_id=parent[_SPAN_ID].to_bytes(8, "big") if parent is not None and parent[_IS_VALID] else b"",
-                start_ns=span.start_time or 0,
-                scope=span.instrumentation_scope.name if span.instrumentation_scope is not None else "",
-                live=LiveSpan(span),
-                propagated=_context(found) if found is not None else None,
-                attributes=plain_attributes(given) if given else None,
+            SpanStart(  # by position: keywords take as long as the rest
+                context[_TRACE_ID].to_bytes(16, "big"),
+                context[_SPAN_ID].to_bytes(8, "big"),
+                parent[_SPAN_ID].to_bytes(8, "big") if parent is not None and parent[_IS_VALID] else b"",
+                span.start_time or 0,
+                span.instrumentation_scope.name if span.instrumentation_scope is not None else "",
+                LiveSpan(span),
+                _context(found) if found is not None else None,
+                plain_attributes(given) if given else None,
             )
         )
 

@@ -35,8 +35,10 @@ def plain(value: object) -> Value:
 
 def plain_attributes(copied: dict[str, Any]) -> Mapping[str, Value]:
     """The attributes with `plain` values; the dict is changed, so it must be the caller's to give away."""
-    for key in [key for key, value in copied.items() if type(value) not in _PLAIN_TYPES]:
-        copied[key] = plain(copied[key])
+    if not _PLAIN_TYPES.issuperset(map(type, copied.values())):  # one call where nothing is to be done
+        for key, value in copied.items():
+            if type(value) not in _PLAIN_TYPES:
+                copied[key] = plain(value)
     return copied or EMPTY
 
 
@@ -92,22 +94,22 @@ def span_view(span: ReadableSpan, attributes: dict[str, Any] | None = None) -> S
     if context is None or not context[_IS_VALID]:
         return None
     parent = above if above is not None and above[_IS_VALID] else None
-    return SpanView(
-        trace_id=context[_TRACE_ID].to_bytes(16, "big"),
-        span_id=context[_SPAN_ID].to_bytes(8, "big"),
-        parent_id=b"" if parent is None else parent[_SPAN_ID].to_bytes(8, "big"),
-        parent_remote=parent is not None and parent[_IS_REMOTE],
-        name=name,
-        kind=kind._value_ + 1,  # OTLP counts kinds from 1; the SDK from 0
-        start_ns=start or 0,
-        end_ns=end or 0,
-        attributes=plain_attributes(held if attributes is None else attributes),
-        events=[_Event(event) for event in events] if events else [],
-        status_code=0 if status is None or status.status_code is _UNSET else status.status_code.value,
-        status_message=(status.description or "") if status is not None else "",
-        scope_name=scope.name if scope is not None else "",
-        scope_version=(scope.version or "") if scope is not None else "",
-        resource=_resource_attributes(resource),
+    return SpanView(  # by position: keywords would take as long as all the rest of the call
+        context[_TRACE_ID].to_bytes(16, "big"),
+        context[_SPAN_ID].to_bytes(8, "big"),
+        b"" if parent is None else parent[_SPAN_ID].to_bytes(8, "big"),
+        parent is not None and parent[_IS_REMOTE],
+        name,
+        kind._value_ + 1,  # OTLP counts kinds from 1; the SDK from 0
+        start or 0,
+        end or 0,
+        plain_attributes(held if attributes is None else attributes),
+        [_Event(event) for event in events] if events else [],
+        0 if status is None or status.status_code is _UNSET else status.status_code.value,
+        (status.description or "") if status is not None else "",
+        scope.name if scope is not None else "",
+        (scope.version or "") if scope is not None else "",
+        _resource_attributes(resource),
     )
 
 
