@@ -125,6 +125,10 @@ class Load:
             self.enough.set()
 
 
+def traces_of(spans: list[Span]) -> set[bytes]:
+    return {span.trace_id for span in spans}
+
+
 def rows_by_key(spans: list[Span]) -> dict[tuple[bytes, bytes, int], Counter[bytes]]:
     rows: dict[tuple[bytes, bytes, int], Counter[bytes]] = defaultdict(Counter)
     for span in spans:
@@ -154,7 +158,7 @@ def test_killed_under_load_nothing_acknowledged_is_lost(tmp_path: Path) -> None:
         expected = {trace_of(number)[0] for number in acknowledged}
         try:
             # One look for both: what comes between two would be missing and counted.
-            while missing := expected - {span.trace_id for span in (there := langfuse.spans)}:
+            while missing := expected - traces_of(there := langfuse.spans):
                 told = "".join(line for line in sidecar.log if "dropped" in line or "could not" in line)
                 assert langfuse.wait_for(len(there) + 1, 30), f"{len(missing)} traces are missing; {told}"
             assert sidecar.stop() == 0

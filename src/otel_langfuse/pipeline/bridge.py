@@ -54,6 +54,7 @@ class Pipeline:
         self._sink = sink
         self._on_left_out = on_left_out
         self._options = options
+        self._keeps_all = options.sample_rate >= 1.0
         self._counters = counters if counters is not None else Counters()
         self._clock = clock
         # Spans that came, rows that were written, and those of them below another parent: since they were last passed on.
@@ -77,7 +78,7 @@ class Pipeline:
 
     def started(self, start: SpanStart) -> None:
         """Notes a span that has started."""
-        if not self._options.samples(start.trace_id):
+        if not (self._keeps_all or self._options.samples(start.trace_id)):
             return
         trace = self._traces.of(start.trace_id, self._clock())
         node = trace.nodes.get(start.span_id)
@@ -119,7 +120,7 @@ class Pipeline:
 
     def ended(self, view: SpanView) -> None:
         """Takes an ended span; rows that are due go to the sink."""
-        if not self._options.samples(view.trace_id):
+        if not (self._keeps_all or self._options.samples(view.trace_id)):
             self._counters.count("not_sampled")
             self._leave_out(view)
             return

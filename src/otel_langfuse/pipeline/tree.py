@@ -187,8 +187,10 @@ class Trace:
         The entry that started first, among those already known to be kept, else ``entry``.
         """
         if self.root is None:
-            known = [other for other in self.entries if other is entry or other.kept or other.promised or recognise(other)]
-            self.root = min(known, key=lambda node: node.start_ns)
+            known = [entry]
+            if len(self.entries) > 1:
+                known = [node for node in self.entries if node is entry or node.kept or node.promised or recognise(node)]
+            self.root = min(known, key=lambda node: node.start_ns) if len(known) > 1 else entry
         return self.root
 
 

@@ -6,7 +6,7 @@ more once it has ended. What is only known at its start goes along: its context,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -16,6 +16,7 @@ from otel_langfuse.sdk.context import Propagated, propagated
 from otel_langfuse.sdk.links import TraceLinks
 from otel_langfuse.sdk.live import LiveSpan, lost_to_limits, weight
 from otel_langfuse.sdk.queue import Entry
+from otel_langfuse.views.fields import head
 from otel_langfuse.views.sdk import plain_attributes, span_view
 
 if TYPE_CHECKING:
@@ -58,19 +59,20 @@ class Started:
         _, span, around, given = entry
         if self._links is not None:
             self._links.make_room()
-        context, parent = span.context, span.parent
+        found: tuple[Any, ...] = head(span)
+        context, parent, start_ns, scope = found
         if context is None or not context[_FLAGS] & _SAMPLED:
             return
-        found = propagated(around, baggage=self._baggage)
+        inherited = propagated(around, baggage=self._baggage)
         pipeline.started(
             SpanStart(  # by position: keywords take as long as the rest
                 context[_TRACE_ID].to_bytes(16, "big"),
                 context[_SPAN_ID].to_bytes(8, "big"),
                 parent[_SPAN_ID].to_bytes(8, "big") if parent is not None and parent[_IS_VALID] else b"",
-                span.start_time or 0,
-                span.instrumentation_scope.name if span.instrumentation_scope is not None else "",
+                start_ns or 0,
+                scope.name if scope is not None else "",
                 LiveSpan(span),
-                _context(found) if found is not None else None,
+                _context(inherited) if inherited is not None else None,
                 plain_attributes(given) if given else None,
             )
         )

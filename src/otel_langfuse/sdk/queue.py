@@ -150,15 +150,15 @@ class Queue:
         if len(self.inbox) > self._few:
             self._weigh(failed)
         try:
-            entry, size = self._weighed.popleft()
-        except IndexError:
-            try:
+            if self._weighed:
+                entry, size = self._weighed.popleft()
+            else:
                 entry = self.inbox.popleft()
-            except IndexError:
-                return None
-            if entry[0] is not _WEIGHED:
-                return entry
-            _, entry, size = entry
+                if entry[0] is not _WEIGHED:
+                    return entry
+                _, entry, size = entry
+        except IndexError:
+            return None
         with self._lock:
             self.bytes -= size
         return entry

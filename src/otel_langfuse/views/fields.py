@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, Span
 from opentelemetry.trace import Link, SpanContext
 from opentelemetry.trace.status import Status
 
-__all__ = ["Body", "Read", "attributes_of", "copied", "events_of", "read", "read_event"]
+__all__ = ["Body", "Read", "attributes_of", "copied", "events_of", "head", "read", "read_event"]
 
 # Attributes, events and links, each with how many of them the SDK dropped.
 Body = tuple[dict[str, Any], int, Sequence[Event], int, Sequence[Link], int]
@@ -46,6 +46,16 @@ def events_of(span: Any) -> Sequence[Any]:
         except AttributeError:
             pass
     return span.events or ()
+
+
+def head(span: Any) -> tuple[SpanContext | None, SpanContext | None, int | None, Any]:
+    """Context, parent, start and scope of a span: what is known of it from its start on."""
+    if type(span) in _SPANS:
+        try:
+            return span._context, span._parent, span._start_time, span._instrumentation_scope
+        except AttributeError:
+            pass
+    return span.context, span.parent, span.start_time, span.instrumentation_scope
 
 
 def read(span: ReadableSpan) -> Read:
