@@ -61,10 +61,9 @@ class ObservationType(StrEnum):
     GUARDRAIL = "guardrail"
     EVALUATOR = "evaluator"
 
-    @property
-    def is_model_call(self) -> bool:
+    def __init__(self, value: str) -> None:
+        self.is_model_call = value in ("generation", "embedding")
         """Whether an observation of this type is one call of a model, with usage and cost of its own."""
-        return self in (ObservationType.GENERATION, ObservationType.EMBEDDING)
 
 
 # ---------------------------------------------------------------------------------------------- views

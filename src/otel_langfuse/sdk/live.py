@@ -12,7 +12,7 @@ from opentelemetry.sdk.environment_variables import (
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_langfuse.model import SpanView
-from otel_langfuse.views.fields import attributes_of, events_of
+from otel_langfuse.views.fields import attributes_of, dropped_attributes_of, events_of
 from otel_langfuse.views.sdk import span_view
 
 __all__ = ["LiveSpan", "lost_to_limits", "weight"]
@@ -67,7 +67,7 @@ def lost_to_limits(span: ReadableSpan) -> tuple[int, int]:
     cut = 0
     if limit and span.attributes:
         cut = sum(1 for value in span.attributes.values() if isinstance(value, str) and len(value) == limit)
-    return span.dropped_attributes, cut
+    return dropped_attributes_of(span), cut
 
 
 @cache

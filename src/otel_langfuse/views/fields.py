@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, Span
 from opentelemetry.trace import Link, SpanContext
 from opentelemetry.trace.status import Status
 
-__all__ = ["Body", "Read", "attributes_of", "copied", "events_of", "head", "read", "read_event"]
+__all__ = ["Body", "Read", "attributes_of", "copied", "dropped_attributes_of", "events_of", "head", "read", "read_event"]
 
 # Attributes, events and links, each with how many of them the SDK dropped.
 Body = tuple[dict[str, Any], int, Sequence[Event], int, Sequence[Link], int]
@@ -36,6 +36,16 @@ def attributes_of(owner: Any) -> dict[str, Any]:
         except AttributeError:
             pass
     return copied(owner.attributes)
+
+
+def dropped_attributes_of(span: Any) -> int:
+    """How many attributes the SDK dropped from a span."""
+    if type(span) in _SPANS:
+        try:
+            return span._attributes.dropped  # type: ignore[no-any-return]
+        except AttributeError:
+            pass
+    return span.dropped_attributes  # type: ignore[no-any-return]
 
 
 def events_of(span: Any) -> Sequence[Any]:
