@@ -81,6 +81,11 @@ class HeldJournal:
             self.owed[entry.id].discard(destination)
             self._changed.notify_all()
 
+    def wait_done(self, entry: Entry, timeout: float) -> bool:
+        """Whether an entry is settled with everybody within ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self.owed[entry.id], timeout)
+
     def put_request(self, *_: Any, **__: Any) -> int:
         raise NotImplementedError
 
@@ -659,6 +664,15 @@ def test_without_retries_a_failure_is_a_loss_with_its_reason(make: Make, tempo: 
     assert destination.status()["dropped"] == {"not_retried": 2}
 
 
+def test_without_retries_a_failure_costs_no_other_entry(make: Make, tempo: FakeLangfuse) -> None:
+    tempo.script([Reply(503)])
+    destination = make.http(tempo.url, start=False, retry_on_failure={"enabled": False}, sending_queue={"num_consumers": 1})
+    put_together(make, destination, traces(1, 2), traces(3), traces(4))
+    assert destination.flush(10)
+    assert destination.status()["dropped"] == {"not_retried": 2}
+    assert destination.status()["sent"] == 2
+
+
 def test_an_outage_of_a_minute_loses_nothing_and_is_not_hammered(make: Make, tempo: FakeLangfuse) -> None:
     clock, up = FakeClock(), threading.Event()
     tempo.fail_until(up)
@@ -824,6 +838,37 @@ def test_a_partial_success_is_read_and_nothing_is_sent_again(make: Make, tempo: 
     assert "trace too old" in found["last_error"]["message"]
     assert len(found["last_error"]["message"]) < 400
     assert "\n" not in found["last_error"]["message"]
+    assert len(tempo.requests) == 1
+
+
+class Overtaking(logging.Handler):
+    """Shuts a destination down at the moment when it speaks of an answer."""
+
+    def __init__(self, destination: Destination) -> None:
+        super().__init__()
+        self._destination = destination
+
+    def emit(self, record: logging.LogRecord) -> None:
+        ending = threading.Thread(target=self._destination.shutdown, args=(0,))
+        ending.start()
+        ending.join(10)
+
+
+def test_a_success_that_shutdown_overtakes_is_not_repeated_after_a_restart(make: Make, tempo: FakeLangfuse) -> None:
+    answer = ExportTraceServiceResponse()
+    answer.partial_success.error_message = "some spans are old"
+    tempo.script([Reply(200, {"content-type": "application/x-protobuf"}, answer.SerializeToString())])
+    make.journal.durable = True
+    destination = make.http(tempo.url)
+    overtaking = Overtaking(destination)
+    logger = logging.getLogger("otel_langfuse.sidecar.destinations.otlp")
+    logger.addHandler(overtaking)
+    try:
+        entry = make.put(destination, traces(1))
+        assert make.journal.wait_done(entry, 10)
+    finally:
+        logger.removeHandler(overtaking)
+    assert counted(destination, "left_in_journal") == 1
     assert len(tempo.requests) == 1
 
 

@@ -76,7 +76,8 @@ def destination_of(
         queue=queue,
         retry=retry,
         policy=policy,
-        merge_bytes=0 if isinstance(exporter, DebugExporter) else MOST,
+        # Where nothing is sent again, what fails costs no more than itself.
+        merge_bytes=0 if isinstance(exporter, DebugExporter) or not retry.enabled else MOST,
         timeout=timeout,
         # A line that is written again after a crash needs no note on disk before it.
         notes_attempts=not isinstance(exporter, DebugExporter),

@@ -293,9 +293,7 @@ class OtlpDestination:
             self._settled.notify_all()  # Shutdown sees whether a further attempt can still be made.
             for result in results:
                 self._note(result)
-        for result in late:  # Shutdown gave it up, and counted it; a success must not be repeated all the same.
-            if result.verdict.action == "delivered" and result.piece.stop is None:
-                self._journal.done(result.piece.owed.entry, self._name)
+        self._settle_late(late)
         for result in results:
             verdict = result.verdict
             if verdict.message and (result.piece in again or verdict.action == "delivered") and self._may_log(verdict.action):
@@ -312,13 +310,14 @@ class OtlpDestination:
     def _settle(self, results: Sequence[Result]) -> None:
         """Counts what pieces came to and, with an entry's last one, tells the journal. Who waits sees the counts."""
         with self._work:
-            # What is in flight no more shutdown gave up, and counted.
+            late = [result for result in results if result.piece not in self._in_flight]
             results = [result for result in results if result.piece in self._in_flight]
             over = []
             for result in results:
                 self._in_flight.discard(result.piece)
                 if self._pending.settle(result.piece, result.items):
                     over.append(result.piece.owed)
+        self._settle_late(late)
         sent = 0
         for result in results:
             verdict = result.verdict
@@ -337,6 +336,12 @@ class OtlpDestination:
             if self._closed or self._pacing.failures:
                 self._work.notify_all()
             self._settled.notify_all()
+
+    def _settle_late(self, late: Sequence[Result]) -> None:
+        """What shutdown gave up, and counted, before the answer was there: a success must not be repeated all the same."""
+        for result in late:
+            if result.verdict.action == "delivered" and result.piece.stop is None:
+                self._journal.done(result.piece.owed.entry, self._name)
 
     # The end.
 
