@@ -79,7 +79,7 @@ class Engine:
     """
 
     _thread: threading.Thread | None
-    _rows: list[EncodedSpan]
+    _rows: list[Row]
     _stop: bool
     _start_lock: threading.Lock
     _shutdown_lock: threading.Lock
@@ -286,23 +286,29 @@ class Engine:
             self._mapping_failed(error)
         self._hand_over()
 
-    def _take(self, row: Row) -> None:
-        try:
-            done = self._copy.finish(row)
-            if isinstance(done, self._encoded):
-                self._rows.append(done)
-            else:
-                self._media.submit(done, self._deliver)
-        except BaseException as error:  # noqa: BLE001  # one bad row must not take its trace with it
-            self._failed("encoding_failed", error)
+    def _finish(self, rows: Sequence[Row]) -> None:
+        """Encodes rows and hands them to delivery."""
+        finish, encoded = self._copy.finish, self._encoded
+        spans = []
+        for row in rows:
+            try:
+                done = finish(row)
+                if isinstance(done, encoded):
+                    spans.append(done)
+                else:
+                    self._media.submit(done, self._deliver)
+            except BaseException as error:  # noqa: BLE001  # one bad row must not take its trace with it
+                self._failed("encoding_failed", error)
+        self._delivery.offer(spans)
 
     def _deliver(self, span: EncodedSpan) -> None:
         self._delivery.offer([span])
 
     def _hand_over(self) -> None:
         if self._rows:
-            rows, self._rows = self._rows, []
-            self._delivery.offer(rows)
+            rows = self._rows.copy()
+            self._rows.clear()
+            self._finish(rows)
         if self.fanout is not None:
             self.fanout.hand_over()
 
@@ -331,7 +337,7 @@ class Engine:
         if self.fanout is not None:
             self.fanout.start_empty()
         self._pipeline = Pipeline(
-            self._take, Options.of(self.settings), counters=self.counters, should_export=self._should_export
+            self._rows.append, Options.of(self.settings), counters=self.counters, should_export=self._should_export
         )
 
     def _after_fork_in_child(self) -> None:
