@@ -112,8 +112,8 @@ class SpanView:
 
     ``parent_id`` is empty without a parent. ``contents`` are the log records and hook content that belong to the
     span, in order of arrival; the content joiner fills them in before the span is read. A view is made for every span
-    and changed by nobody: it is not frozen, because that would make it three times as slow, and ``shape`` alone is set
-    later, by the readers, who keep there what they know of its keys.
+    and changed by nobody: it is not frozen, because that would make it three times as slow. Two things are set later:
+    ``shape``, where readers keep what they know of its keys, and ``facts``, what they say, if they were asked ahead.
     """
 
     trace_id: bytes
@@ -133,6 +133,7 @@ class SpanView:
     resource: Mapping[str, Value] = field(default_factory=lambda: EMPTY)
     contents: Sequence[LogView] = ()
     shape: Any = field(default=None, init=False, compare=False, repr=False)
+    facts: Facts | None = field(default=None, init=False, compare=False, repr=False)
 
 
 def weigh(value: Value) -> int:

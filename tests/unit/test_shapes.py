@@ -87,11 +87,11 @@ def test_an_open_span_is_looked_at_once_for_each_that_ends_below() -> None:
 
 
 @pytest.mark.parametrize("changed", [False, True])
-def test_what_was_seen_after_a_spans_end_holds_unless_another_processor_changed_it(changed: bool) -> None:
+def test_an_entry_span_shows_what_it_said_at_its_end_whatever_a_look_found(changed: bool) -> None:
     rows: list[Row] = []
     pipeline = Pipeline(rows.append)
     agent: dict[str, Value] = {"gen_ai.operation.name": "invoke_agent", "gen_ai.provider.name": "before"}
-    live = Live(view(agent, span_id=b"entry..."))
+    live = Live(view(agent, span_id=b"entry..."))  # a look at a span that has just ended, before its turn
     pipeline.started(SpanStart(b"1234567890123456", b"entry...", b"", 1, "app", live))
     pipeline.ended(view({"gen_ai.operation.name": "chat"}, span_id=b"call....", parent=b"entry..."))
     ended = view(agent | {"gen_ai.provider.name": "after"} if changed else dict(agent), span_id=b"entry...")

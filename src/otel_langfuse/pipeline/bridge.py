@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from otel_langfuse.counters import Counters, OncePerInterval
@@ -118,6 +118,14 @@ class Pipeline:
         if record.has_content and self._options.capture_content and self._options.samples(record.trace_id):
             self._joiner.add(record, self._clock())
 
+    def read_ahead(self, views: Collection[SpanView]) -> None:
+        """Reads spans that will be given to `ended`: one after the other takes less than each in its turn.
+
+        Not while content waits that may belong to one of them, nor where not every trace is kept.
+        """
+        if self._keeps_all and not self._joiner.held:
+            self._recogniser.read_ahead(views)
+
     def ended(self, view: SpanView) -> None:
         """Takes an ended span; rows that are due go to the sink."""
         if not (self._keeps_all or self._options.samples(view.trace_id)):
@@ -202,7 +210,7 @@ class Pipeline:
         return view
 
     def _settle(self, node: Node, view: SpanView) -> None:
-        facts = self._donations(node, self._recogniser.read_ended(node, view))
+        facts = self._donations(node, self._recogniser.read(view))
         keep = self._recogniser.note(node, view, facts)
         if keep and facts.type is not None and facts.type.is_model_call:
             self._calls.settle(node, view, facts, self._clock())

@@ -46,6 +46,11 @@ class Joiner:
         while self._bytes > self._limit and self._held:
             self._forget(next(iter(self._held)))
 
+    @property
+    def held(self) -> int:
+        """Spans for which records are held."""
+        return len(self._held)
+
     def attach(self, view: SpanView) -> SpanView:
         """The span with the records that belong to it."""
         if not self._held:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 from otel_langfuse import dialects
 from otel_langfuse.model import Facts, ObservationType, SpanView
@@ -25,18 +26,6 @@ _MAX_HEIGHT = 256  # ancestors looked at: a bound on the work per span in very d
 
 def _without_content(metadata: dict[str, str]) -> dict[str, str]:
     return {key: text for key, text in metadata.items() if not _CONTENT.search(key)}
-
-
-def _same(seen: SpanView, view: SpanView) -> bool:
-    """Whether readers would say the same of both; another processor may have changed what has ended."""
-    return (
-        seen.end_ns == view.end_ns
-        and not (seen.events or view.events or view.contents)
-        and seen.attributes == view.attributes
-        and seen.name == view.name
-        and seen.status_code == view.status_code
-        and seen.status_message == view.status_message
-    )
 
 
 class Recogniser:
@@ -61,6 +50,8 @@ class Recogniser:
 
     def read(self, view: SpanView) -> Facts:
         """What dialects and the user's rules say of a span."""
+        if view.facts is not None:
+            return view.facts
         facts = dialects.read(view, anew=self._changes)
         if self._options.attribute_map:
             apply_rules(self._options.attribute_map, view, facts)
@@ -73,10 +64,11 @@ class Recogniser:
             facts.passthrough = {key: value for key, value in facts.passthrough.items() if key.endswith((".id", ".version"))}
         return facts
 
-    def read_ended(self, node: Node, view: SpanView) -> Facts:
-        """What is said of a span that has ended; what a look at it found after its end still holds."""
-        seen, node.seen = node.seen, None
-        return seen[1] if seen is not None and _same(seen[0], view) else self.read(view)
+    def read_ahead(self, views: Iterable[SpanView]) -> None:
+        """Reads spans whose turn comes soon; an error comes again then."""
+        for view in views:
+            with suppress(Exception):
+                view.facts = self.read(view)
 
     def note(self, node: Node, view: SpanView, facts: Facts) -> bool:
         """Notes on the node what its span says; whether the span gets a row of its own."""
@@ -98,9 +90,7 @@ class Recogniser:
         try:
             view = node.live.look()
             if view is not None:
-                facts = self.read(view)
-                self.note(node, view, facts)
-                node.seen = (view, facts) if view.end_ns else None
+                self.note(node, view, self.read(view))
         except Exception as error:  # noqa: BLE001  # a span that cannot be read yet must not stop those below it
             self._report(f"an open span could not be read: {type(error).__name__}")
         return node.kept

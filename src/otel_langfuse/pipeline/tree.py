@@ -71,9 +71,8 @@ class Node:
 
     ``expected`` says that only its id is known; ``kept`` that a row for it is certain; ``promised`` that another row names
     it as parent; ``type`` is known once a reader recognised the span, ended or not. ``pending`` is an ended entry span that
-    no GenAI span needs yet. ``looked_at`` is when it was looked at last while it was open, ``seen`` what was found
-    if it turned out to have ended. What holds the application's
-    span (``live``, ``start_attributes``) is let go when it ends.
+    no GenAI span needs yet. ``looked_at`` is when it was looked at last while it was open. What holds the
+    application's span (``live``, ``start_attributes``) is let go when it ends.
     """
 
     live: Live | None = None
@@ -97,7 +96,6 @@ class Node:
     lifted: Lifted | None = None
     found: Context | None = None
     looked_at: int = -1
-    seen: tuple[SpanView, Facts] | None = None
     _entry: Node | None = None
 
     def __init__(self, trace: Trace, span_id: bytes, parent: Node | None, start_ns: int) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.trace import ReadableSpan
 
+from otel_langfuse.model import SpanView
 from otel_langfuse.pipeline import Pipeline, SpanStart
 from otel_langfuse.pipeline.context import Context
 from otel_langfuse.sdk.context import Propagated, propagated
 from otel_langfuse.sdk.links import TraceLinks
 from otel_langfuse.sdk.live import LiveSpan, lost_to_limits, weight
-from otel_langfuse.sdk.queue import Entry
+from otel_langfuse.sdk.queue import Entry, Views
 from otel_langfuse.views.fields import head
 from otel_langfuse.views.sdk import plain_attributes, span_view
 
@@ -54,28 +55,30 @@ class Started:
             self._links.make_room()
         return 0
 
-    def handle(self, entry: Entry, pipeline: Pipeline) -> None:
-        """Tells the pipeline of a span that is sampled."""
+    def prepare(self, entry: Entry, ended: Views) -> SpanStart | None:
+        """What is known of a span that is sampled."""
         _, span, around, given = entry
         if self._links is not None:
             self._links.make_room()
         found: tuple[Any, ...] = head(span)
         context, parent, start_ns, scope = found
         if context is None or not context[_FLAGS] & _SAMPLED:
-            return
+            return None
         inherited = propagated(around, baggage=self._baggage)
-        pipeline.started(
-            SpanStart(  # by position: keywords take as long as the rest
-                context[_TRACE_ID].to_bytes(16, "big"),
-                context[_SPAN_ID].to_bytes(8, "big"),
-                parent[_SPAN_ID].to_bytes(8, "big") if parent is not None and parent[_IS_VALID] else b"",
-                start_ns or 0,
-                scope.name if scope is not None else "",
-                LiveSpan(span),
-                _context(inherited) if inherited is not None else None,
-                plain_attributes(given) if given else None,
-            )
+        return SpanStart(  # by position: keywords take as long as the rest
+            context[_TRACE_ID].to_bytes(16, "big"),
+            context[_SPAN_ID].to_bytes(8, "big"),
+            parent[_SPAN_ID].to_bytes(8, "big") if parent is not None and parent[_IS_VALID] else b"",
+            start_ns or 0,
+            scope.name if scope is not None else "",
+            LiveSpan(span, ended),
+            _context(inherited) if inherited is not None else None,
+            plain_attributes(given) if given else None,
         )
+
+    def handle(self, prepared: SpanStart, pipeline: Pipeline) -> None:
+        """Tells the pipeline."""
+        pipeline.started(prepared)
 
 
 class Ended:
@@ -112,17 +115,24 @@ class Ended:
             self._links.ended(context)
         return bool(context[_FLAGS] & _SAMPLED)
 
-    def handle(self, entry: Entry, pipeline: Pipeline) -> None:
-        """Gives the pipeline a span that is sampled."""
+    def prepare(self, entry: Entry, ended: Views) -> tuple[SpanView, tuple[int, int]] | None:
+        """A span that is sampled, and what the SDK's limits took from it; the other copy is made now."""
         span: ReadableSpan = entry[1]
         if not self._over(span):
-            return
+            return None
         if self._fanout is not None:
             self._fanout.take(span)
         view = span_view(span)
-        if view is not None:
-            pipeline.ended(view)
-        lost, cut = lost_to_limits(span)
+        if view is None:
+            return None
+        context: Any = span.context
+        ended[context[:2]] = view
+        return view, lost_to_limits(span)
+
+    def handle(self, prepared: tuple[SpanView, tuple[int, int]], pipeline: Pipeline) -> None:
+        """Gives it to the pipeline."""
+        view, (lost, cut) = prepared
+        pipeline.ended(view)
         if lost or cut:
             pipeline.note_sdk_limits(lost, cut)
 
@@ -144,10 +154,13 @@ class Passed:
         self._fanout.lose(int(_sampled(entry[1])))
         return 0
 
-    def handle(self, entry: Entry, _: Pipeline) -> None:
+    def prepare(self, entry: Entry, _: object) -> None:
         """Encodes a span that is sampled."""
         if _sampled(entry[1]):
             self._fanout.take(entry[1])
+
+    def handle(self, prepared: Any, pipeline: Pipeline) -> None:
+        """There is nothing left to do."""
 
 
 def _sampled(span: ReadableSpan) -> bool:

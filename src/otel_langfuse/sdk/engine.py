@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.errors import place_of
-from otel_langfuse.sdk.queue import UNWEIGHED, Entry, Queue
+from otel_langfuse.sdk.queue import UNWEIGHED, Entry, Kind, Queue, Views
 from otel_langfuse.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +48,9 @@ MEDIA_SHARE = 0.6
 """Of the time for shutdown, what uploads may take; the rest is for delivering the spans that waited for them."""
 
 _MAPPING_SHARE = 0.8  # of the time for shutdown
-_BATCH = 64  # rows handed to delivery at a time
+_BATCH = 64  # rows encoded, and handed to delivery, at a time
+_HANDFUL = 64  # entries, a start or an end each, that take each step together
+_RESTS = 8  # entries between two looks at the clock
 _WAKE_AT = 256  # new entries that wake the worker before its interval is over
 _SLICE = 0.001  # seconds of mapping after which the worker lets other threads run
 _NAP = 0.00005
@@ -80,6 +82,8 @@ class Engine:
 
     _thread: threading.Thread | None
     _rows: list[Row]
+    _ended: Views
+    _nap_at: float
     _stop: bool
     _start_lock: threading.Lock
     _shutdown_lock: threading.Lock
@@ -253,31 +257,51 @@ class Engine:
             self._tick()
 
     def _work_off(self) -> None:
-        queue = self.queue
         now = time.monotonic()
-        due, nap = now + self._interval, now + _SLICE
-        while not self._stop:
-            entry = queue.take(self._mapping_failed)
-            if entry is None:
-                break
-            try:
-                entry[0].handle(entry, self._pipeline)
-            except BaseException as error:  # noqa: BLE001  # one bad span must not stop the others
-                self._mapping_failed(error)
-            entry = None  # nothing is held while it naps
+        due, self._nap_at = now + self._interval, now + _SLICE
+        while not self._stop and (entries := self.queue.take(_HANDFUL, self._mapping_failed)):
+            self._handle(entries)
             if len(self._rows) >= _BATCH:
                 self._hand_over()
-            now = time.monotonic()
-            if now >= due:
+            self._rest()
+            if (now := time.monotonic()) >= due:
                 # Spans may come faster than they are mapped for long; waits and memory are bounded all the same.
                 self._tick()
                 due = now + self._interval
-            if now >= nap and not self._waiting:
-                if queue.bytes < self._calm_bytes:
-                    time.sleep(_NAP)
-                    now = time.monotonic()
-                nap = now + _SLICE
         self._hand_over()
+
+    def _handle(self, entries: list[Entry]) -> None:
+        """Takes each step for all entries before the next: what a step needs is in the processor's caches then."""
+        ended: Views = self._ended
+        steps: list[tuple[Kind, Any]] = []
+        for entry in entries:
+            try:
+                prepared = entry[0].prepare(entry, ended)
+            except BaseException as error:  # noqa: BLE001  # one bad span must not stop the others
+                self._mapping_failed(error)
+            else:
+                if prepared is not None:
+                    steps.append((entry[0], prepared))
+        entries.clear()  # no span is held any longer than it must
+        self._rest()
+        self._pipeline.read_ahead(ended.values())
+        for number, (kind, prepared) in enumerate(steps):
+            if not number % _RESTS:
+                self._rest()
+            try:
+                kind.handle(prepared, self._pipeline)
+            except BaseException as error:  # noqa: BLE001  # likewise
+                self._mapping_failed(error)
+        ended.clear()
+
+    def _rest(self) -> None:
+        """Lets other threads run if the worker has worked for a slice of time."""
+        now = time.monotonic()
+        if now >= self._nap_at and not self._waiting:
+            if self.queue.bytes < self._calm_bytes:
+                time.sleep(_NAP)
+                now = time.monotonic()
+            self._nap_at = now + _SLICE
 
     def _tick(self) -> None:
         try:
@@ -333,6 +357,8 @@ class Engine:
         self._thread = None
         self._stop = False
         self._rows = []
+        self._ended = {}
+        self._nap_at = 0.0
         self._copy.start_empty()
         if self.fanout is not None:
             self.fanout.start_empty()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from opentelemetry.sdk.environment_variables import (
     OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT,
@@ -25,12 +27,18 @@ class LiveSpan:
     """Looks at a span without changing it; a look that would find nothing new costs next to nothing.
 
     Holds the span until it is looked at after its end or the pipeline lets go.
+
+    Args:
+        span: The span.
+        ended: Views of spans that have ended and whose turn is to come, by trace id and span id as the SDK has them:
+            what these show is final.
     """
 
-    __slots__ = ("_seen", "_span")
+    __slots__ = ("_ended", "_seen", "_span")
 
-    def __init__(self, span: ReadableSpan) -> None:
+    def __init__(self, span: ReadableSpan, ended: Mapping[tuple[int, int], SpanView]) -> None:
         self._span = span
+        self._ended = ended
         self._seen: tuple[int, str] = (-1, "")
 
     def look(self) -> SpanView | None:
@@ -41,7 +49,8 @@ class LiveSpan:
         if seen == self._seen:
             return None
         self._seen = seen
-        return span_view(self._span)
+        context: Any = span.context
+        return self._ended.get(context[:2]) or span_view(span)
 
     def peek(self) -> SpanView | None:
         """The span as it is now."""

@@ -3,8 +3,8 @@
 An entry is a tuple, because nothing else is made as fast. Its first item, its kind, is one object for all entries of the
 kind and knows what to do with the rest.
 
-To weigh a span takes longer than to queue it, so it is done only where many wait. The worker does it, between two entries
-that it handles: when half as many wait as may go without, it weighs them all. An application's thread weighs what it brings
+To weigh a span takes longer than to queue it, so it is done only where many wait. The worker does it, between two handfuls
+that it takes: when half as many wait as may go without, it weighs them all. An application's thread weighs what it brings
 only where the worker does not keep up with that. So the bound holds for all but the newest entries, of which there are
 1,024 at the most, and one for each 256 KiB of the bound at the most: they can double it only if they are larger than that on
 average.
@@ -15,22 +15,27 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from otel_langfuse.counters import Counters
 
 if TYPE_CHECKING:
+    from otel_langfuse.model import SpanView
     from otel_langfuse.pipeline import Pipeline
 
-__all__ = ["UNWEIGHED", "Entry", "Kind", "Queue"]
+__all__ = ["UNWEIGHED", "Entry", "Kind", "Queue", "Views"]
 
 UNWEIGHED = 1024
 """Entries that may be in the inbox without being weighed; fewer where the bound is low."""
 
 _UNWEIGHED_BYTES = 256 * 1024
+_HAND_BYTES = 4 * 1024 * 1024
 _FULL_REMEDY = "Raise OTEL_LANGFUSE_QUEUE_BYTES, or find out why Langfuse takes spans so slowly (see the last error)."
 
 Entry = tuple[Any, ...]
+Views: TypeAlias = "dict[tuple[int, int], SpanView]"
+"""Of ended spans, by trace id and span id as the SDK has them."""
+
 _T = TypeVar("_T")
 
 
@@ -40,7 +45,13 @@ class Kind(Protocol):
     def weigh(self, entry: Entry) -> int:
         """Estimate of the bytes that the entry holds."""
 
-    def handle(self, entry: Entry, pipeline: Pipeline) -> None:
+    def prepare(self, entry: Entry, ended: Views) -> Any:
+        """Does what can be done without the pipeline, and notes the views of ended spans.
+
+        Returns what `handle` needs; ``None`` if nothing is to be handled.
+        """
+
+    def handle(self, prepared: Any, pipeline: Pipeline) -> None:
         """Does what the entry is for."""
 
     def lose(self, entry: Entry) -> int:
@@ -56,9 +67,12 @@ class _Job:
         """No span."""
         return 0
 
-    def handle(self, entry: Entry, pipeline: Pipeline) -> None:
+    def prepare(self, entry: Entry, _: object) -> Any:
+        """The call."""
+        return entry[1]
+
+    def handle(self, call: Callable[[Pipeline], None], pipeline: Pipeline) -> None:
         """Calls it."""
-        call: Callable[[Pipeline], None] = entry[1]
         call(pipeline)
 
 
@@ -145,23 +159,27 @@ class Queue:
             self.bytes += size
             return True
 
-    def take(self, failed: Callable[[BaseException], None]) -> Entry | None:
-        """The oldest entry; ``None`` if there is none. Weighs what has come, if that is much; see `_weigh`."""
+    def take(self, most: int, failed: Callable[[BaseException], None]) -> list[Entry]:
+        """The oldest entries, ``most`` of them or 4 MiB as far as that is known. Weighs what has come, if that is much."""
         if len(self.inbox) > self._few:
             self._weigh(failed)
+        taken: list[Entry] = []
+        total = 0
         try:
-            if self._weighed:
-                entry, size = self._weighed.popleft()
-            else:
-                entry = self.inbox.popleft()
-                if entry[0] is not _WEIGHED:
-                    return entry
-                _, entry, size = entry
+            while len(taken) < most and total < _HAND_BYTES:
+                size = 0
+                if self._weighed:
+                    entry, size = self._weighed.popleft()
+                elif (entry := self.inbox.popleft())[0] is _WEIGHED:
+                    _, entry, size = entry
+                taken.append(entry)
+                total += size
         except IndexError:
-            return None
-        with self._lock:
-            self.bytes -= size
-        return entry
+            pass  # that was all
+        if total:
+            with self._lock:
+                self.bytes -= total
+        return taken
 
     def _weigh(self, failed: Callable[[BaseException], None]) -> None:
         """Takes over what has come, as far as there is room for it; an entry that cannot be weighed is lost."""
