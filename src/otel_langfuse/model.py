@@ -113,7 +113,7 @@ class SpanView:
     ``parent_id`` is empty without a parent. ``contents`` are the log records and hook content that belong to the
     span, in order of arrival; the content joiner fills them in before the span is read. A view is made for every span
     and changed by nobody: it is not frozen, because that would make it three times as slow. Two things are set later:
-    ``shape``, where readers keep what they know of its keys, and ``facts``, what they say, if they were asked ahead.
+    ``shape``, where readers keep what they know of its keys, and ``facts``, what they said, once the pipeline has asked.
     """
 
     trace_id: bytes

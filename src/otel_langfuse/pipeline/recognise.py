@@ -49,7 +49,7 @@ class Recogniser:
         self._moment += 1
 
     def read(self, view: SpanView) -> Facts:
-        """What dialects and the user's rules say of a span."""
+        """What dialects and the user's rules say of a span; a view is read once, and its facts are changed by nobody."""
         if view.facts is not None:
             return view.facts
         facts = dialects.read(view, anew=self._changes)
@@ -62,13 +62,14 @@ class Recogniser:
             facts.trace_metadata = _without_content(facts.trace_metadata)
             # Explicit keys that no reader opened: whole metadata as text, expected outputs of experiments.
             facts.passthrough = {key: value for key, value in facts.passthrough.items() if key.endswith((".id", ".version"))}
+        view.facts = facts
         return facts
 
     def read_ahead(self, views: Iterable[SpanView]) -> None:
         """Reads spans whose turn comes soon; an error comes again then."""
         for view in views:
             with suppress(Exception):
-                view.facts = self.read(view)
+                self.read(view)
 
     def note(self, node: Node, view: SpanView, facts: Facts) -> bool:
         """Notes on the node what its span says; whether the span gets a row of its own."""

@@ -15,6 +15,8 @@ from otel_langfuse.pipeline.tree import SpanStart
 
 __all__ = ["replay"]
 
+_HANDFUL = 64  # starts and ends that are read together
+
 
 class _Whole:
     """A span that is complete from the first look on."""
@@ -63,15 +65,19 @@ def replay(
         level = depth[view.trace_id, view.span_id]
         timeline.append((view.start_ns, 0, level, index, view))
         timeline.append((max(view.end_ns, view.start_ns), 1, -level, index, view))
-    for _, is_end, _, _, view in sorted(timeline, key=lambda item: item[:4]):
-        _start(pipeline, view, known, started, propagated or {})
-        if is_end:
-            try:
-                pipeline.ended(view)
-            except Exception as error:
-                if on_error is None:
-                    raise
-                on_error(view, error)
+    timeline.sort(key=lambda item: item[:4])
+    for at in range(0, len(timeline), _HANDFUL):
+        handful = timeline[at : at + _HANDFUL]
+        pipeline.read_ahead([view for _, is_end, _, _, view in handful if is_end])
+        for _, is_end, _, _, view in handful:
+            _start(pipeline, view, known, started, propagated or {})
+            if is_end:
+                try:
+                    pipeline.ended(view)
+                except Exception as error:
+                    if on_error is None:
+                        raise
+                    on_error(view, error)
     pipeline.flush()
 
 

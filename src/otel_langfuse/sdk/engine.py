@@ -48,8 +48,8 @@ MEDIA_SHARE = 0.6
 """Of the time for shutdown, what uploads may take; the rest is for delivering the spans that waited for them."""
 
 _MAPPING_SHARE = 0.8  # of the time for shutdown
-_BATCH = 64  # rows encoded, and handed to delivery, at a time
-_HANDFUL = 64  # entries, a start or an end each, that take each step together
+_BATCH = 32  # rows encoded, and handed to delivery, at a time
+_HANDFUL = 32  # entries, a start or an end each, that take each step together
 _RESTS = 8  # entries between two looks at the clock
 _WAKE_AT = 256  # new entries that wake the worker before its interval is over
 _SLICE = 0.001  # seconds of mapping after which the worker lets other threads run

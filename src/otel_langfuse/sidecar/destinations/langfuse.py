@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 _TICK = 0.1  # seconds between looks at the window while something waits in it
 _UNSENT_BYTES = 64 << 20  # encoded bytes that wait for delivery before no further entry is read
-_BATCH = 64  # rows handed to delivery at a time
+_BATCH = 32  # rows encoded, and handed to delivery, at a time
 _MEDIA_SHARE = 0.3  # of the time for shutdown
 _MAPPING_SHARE = 0.6
 _RECORDS_PATIENCE = 60.0  # seconds that log records are kept for spans that are still to come
@@ -109,7 +109,7 @@ class LangfuseDestination:
             on_repeated=self._settle,
         )
         self._route = Route(end, self.counters)
-        self._rows: list[EncodedSpan] = []
+        self._rows: list[Row] = []
         self._encoded: dict[int, frozenset[SpanKey]] = {}
         self._encoded_before: set[SpanKey] = set()
         self._may_log = OncePerInterval(60.0, clock)
@@ -328,18 +328,9 @@ class LangfuseDestination:
         if key in self._encoded_before:
             self._settle(row.view)
             return
-        try:
-            done = self._copy.finish(row)
-            if isinstance(done, EncodedSpan):
-                self._rows.append(done)
-                if len(self._rows) >= _BATCH:
-                    self._hand_over()
-            else:
-                self._media.submit(done, self._deliver)
-        except Exception as error:  # noqa: BLE001  # one bad row must not take its trace with it
-            self._report(error)
-            self.counters.drop("encoding_failed", 1, _BUG_REMEDY)
-            self._settle(row.view)
+        self._rows.append(row)
+        if len(self._rows) >= _BATCH:
+            self._hand_over()
 
     def _deliver(self, span: EncodedSpan) -> None:
         self._delivery.offer([span])
@@ -347,7 +338,23 @@ class LangfuseDestination:
     def _hand_over(self) -> None:
         if self._rows:
             rows, self._rows = self._rows, []
-            self._delivery.offer(rows)
+            self._finish(rows)
+
+    def _finish(self, rows: Sequence[Row]) -> None:
+        """Encodes rows and hands them to delivery."""
+        spans: list[EncodedSpan] = []
+        for row in rows:
+            try:
+                done = self._copy.finish(row)
+                if isinstance(done, EncodedSpan):
+                    spans.append(done)
+                else:
+                    self._media.submit(done, self._deliver)
+            except Exception as error:  # noqa: BLE001  # one bad row must not take its trace with it
+                self._report(error)
+                self.counters.drop("encoding_failed", 1, _BUG_REMEDY)
+                self._settle(row.view)
+        self._delivery.offer(spans)
 
     def _settle(self, span: SpanView | Draft) -> None:
         """A span has no further way: it is left out, or was dropped and counted."""
