@@ -314,3 +314,9 @@ def test_what_an_entry_takes_from_below_is_bounded() -> None:
 def test_non_finite_parameters_go() -> None:
     written = convert_all([chat(1, attributes={"gen_ai.request.temperature": float("nan"), "gen_ai.request.top_p": 0.5})])[1]
     assert json.loads(written["langfuse.observation.model.parameters"]) == {"top_p": 0.5}
+
+
+def test_a_replay_does_not_hold_what_it_has_read() -> None:
+    views = [chat(1), *(chat(number, 1) for number in range(2, 200))]
+    assert len(convert_all(views).rows) == 199
+    assert not any(view.facts for view in views)

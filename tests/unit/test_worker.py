@@ -9,12 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
 from opentelemetry.trace import set_span_in_context
 
 from otel_langfuse import LangfuseSpanProcessor
+from otel_langfuse.model import SpanView
 from otel_langfuse.sdk import engine
 from otel_langfuse.testing import ScriptedTransport
 
@@ -70,14 +72,17 @@ def rows_of(steps: list[tuple[str, int, dict[str, Any], str]]) -> list[bytes]:
         if span.is_recording():
             span.end(len(steps) + 1)
     provider.shutdown()
-    found = [
+    return sorted(spans_in(transport))
+
+
+def spans_in(transport: ScriptedTransport) -> list[bytes]:
+    return [
         span.SerializeToString(deterministic=True)
         for body in transport.bodies
         for group in ExportTraceServiceRequest.FromString(body).resource_spans
         for scoped in group.scope_spans
         for span in scoped.spans
     ]
-    return sorted(found)
 
 
 @pytest.fixture
@@ -97,3 +102,54 @@ def test_how_many_spans_are_taken_at_a_time_changes_nothing(steps: Any, handful:
         alone = rows_of(steps)
         patch.setattr(engine, "_HANDFUL", handful)
         assert rows_of(steps) == alone
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_a_flush_from_within_a_filter_goes_on_where_the_worker_is() -> None:
+    asked: list[str] = []
+
+    def flushing(view: SpanView) -> None:
+        asked.append(view.name)
+        if len(asked) == 2:
+            processor.force_flush(0)
+
+    transport = ScriptedTransport()
+    processor = LangfuseSpanProcessor(
+        public_key="pk-lf-1", secret_key="sk-lf-1", transport=transport, compression="none", should_export=flushing
+    )
+    provider = TracerProvider(resource=Resource({}), id_generator=Ids(), shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("app")
+    agent = tracer.start_span("agent", attributes=ATTRIBUTES[2])
+    for number in range(20):
+        tracer.start_span(f"tool {number}", set_span_in_context(agent), attributes=ATTRIBUTES[4]).end()
+    agent.end()
+    provider.shutdown()
+    found = [Span.FromString(row) for row in spans_in(transport)]
+    assert len(found) == 21
+    agent_id = agent.get_span_context().span_id.to_bytes(8, "big")
+    assert {span.parent_span_id for span in found if span.name.startswith("search")} == {agent_id}
+
+
+def test_what_the_worker_has_in_hand_counts_as_lost_when_shutdown_gives_up() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def waiting(_: SpanView) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    processor = LangfuseSpanProcessor(
+        public_key="pk-lf-1", secret_key="sk-lf-1", transport=ScriptedTransport(), should_export=waiting
+    )
+    provider = TracerProvider(resource=Resource({}), shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("app")
+    for number in range(150):  # more entries than wake the worker
+        tracer.start_span(f"chat {number}", attributes=ATTRIBUTES[3]).end()
+    assert begun.wait(10)
+    assert processor.engine is not None
+    processor.engine.shutdown(0.1)
+    try:
+        assert processor.status()["dropped"] == {"shutdown": 149}  # all but the one that is being handled
+    finally:
+        go_on.set()

@@ -165,29 +165,29 @@ class Pipeline:
 
     def tick(self) -> None:
         """Ends waits that are over and forgets traces that are done; call about once a second."""
-        self._count_up()
         now = self._clock()
         self._recogniser.advance()
         self._calls.release(now)
         self._joiner.expire(now)
         for trace in self._traces.stale(now):
             self._forget(trace)
+        self.count_up()
 
     def flush(self) -> None:
         """Ends all waits now."""
         self._recogniser.advance()
         self._calls.release()
-        self._count_up()
+        self.count_up()
 
     def close(self) -> None:
         """Ends all waits and writes placeholders for promised spans that are still open."""
         self.flush()
         for trace in self._traces.all():
             self._forget(trace)
-        self._count_up()
+        self.count_up()
 
-    def _count_up(self) -> None:
-        """Passes on what is counted for each span."""
+    def count_up(self) -> None:
+        """Passes on what is counted for each span; upkeep does so, too."""
         counts = (("spans_in", self._came), ("rows_out", self._written), ("reparented", self._moved))
         self._came = self._written = self._moved = 0
         for name, number in counts:

@@ -68,7 +68,7 @@ class Recogniser:
     def read_ahead(self, views: Iterable[SpanView]) -> None:
         """Reads spans whose turn comes soon; an error comes again then."""
         for view in views:
-            with suppress(Exception):
+            with suppress(BaseException):
                 self.read(view)
 
     def note(self, node: Node, view: SpanView, facts: Facts) -> bool:

@@ -78,6 +78,7 @@ def replay(
                     if on_error is None:
                         raise
                     on_error(view, error)
+                view.facts = None  # all views are held to the end, what they say need not be
     pipeline.flush()
 
 

@@ -6,7 +6,7 @@ more once it has ended. What is only known at its start goes along: its context,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -40,6 +40,7 @@ class Started:
     """
 
     __slots__ = ("_baggage", "_links")
+    spans: ClassVar[int] = 0
 
     def __init__(self, baggage: bool, links: TraceLinks | None) -> None:
         self._baggage = baggage
@@ -90,6 +91,7 @@ class Ended:
     """
 
     __slots__ = ("_fanout", "_links")
+    spans: ClassVar[int] = 1
 
     def __init__(self, links: TraceLinks | None, fanout: Fanout | None = None) -> None:
         self._links = links
@@ -115,8 +117,8 @@ class Ended:
             self._links.ended(context)
         return bool(context[_FLAGS] & _SAMPLED)
 
-    def prepare(self, entry: Entry, ended: Views) -> tuple[SpanView, tuple[int, int]] | None:
-        """A span that is sampled, and what the SDK's limits took from it; the other copy is made now."""
+    def prepare(self, entry: Entry, ended: Views) -> tuple[SpanView, ReadableSpan] | None:
+        """The view of a span that is sampled; the other copy is made now."""
         span: ReadableSpan = entry[1]
         if not self._over(span):
             return None
@@ -127,12 +129,13 @@ class Ended:
             return None
         context: Any = span.context
         ended[context[:2]] = view
-        return view, lost_to_limits(span)
+        return view, span
 
-    def handle(self, prepared: tuple[SpanView, tuple[int, int]], pipeline: Pipeline) -> None:
+    def handle(self, prepared: tuple[SpanView, ReadableSpan], pipeline: Pipeline) -> None:
         """Gives it to the pipeline."""
-        view, (lost, cut) = prepared
+        view, span = prepared
         pipeline.ended(view)
+        lost, cut = lost_to_limits(span)
         if lost or cut:
             pipeline.note_sdk_limits(lost, cut)
 
@@ -141,6 +144,7 @@ class Passed:
     """The end of a span that somebody else sends to Langfuse, or nobody: ``(kind, span)``. It goes to OTLP only."""
 
     __slots__ = ("_fanout",)
+    spans: ClassVar[int] = 0
 
     def __init__(self, fanout: Fanout) -> None:
         self._fanout = fanout

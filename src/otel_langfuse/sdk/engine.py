@@ -4,7 +4,8 @@ Rules:
 
 - The application's thread appends to a queue and returns. It never waits, encodes, or does I/O.
 - The queue is bounded in bytes; when it is full the newest span is dropped and counted.
-- While little is queued the worker naps after each slice of work, so that no other thread waits long for the interpreter.
+- The worker takes a few entries at a time, each step for all of them. While little is queued it naps between slices of
+  work, so that no other thread waits long for the interpreter.
 - What maps and delivers is imported when the first engine is made: importing the package costs little.
 - One daemon thread maps, started by the first span; delivery has a thread of its own, and so has the upload of media.
 - The engine drains by itself at interpreter exit and at the end of a multiprocessing child. After a fork the child
@@ -21,7 +22,9 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from otel_langfuse.counters import Counters, OncePerInterval
@@ -48,8 +51,9 @@ MEDIA_SHARE = 0.6
 """Of the time for shutdown, what uploads may take; the rest is for delivering the spans that waited for them."""
 
 _MAPPING_SHARE = 0.8  # of the time for shutdown
-_BATCH = 32  # rows encoded, and handed to delivery, at a time
-_HANDFUL = 32  # entries, a start or an end each, that take each step together
+_HANDFUL = 32  # entries, a start or an end each, that take each step together at the most
+_FIRST = 4  # likewise, until it is known how long they take
+_STEP = 0.004  # seconds that a handful should take at the most
 _RESTS = 8  # entries between two looks at the clock
 _WAKE_AT = 256  # new entries that wake the worker before its interval is over
 _SLICE = 0.001  # seconds of mapping after which the worker lets other threads run
@@ -83,6 +87,8 @@ class Engine:
     _thread: threading.Thread | None
     _rows: list[Row]
     _ended: Views
+    _steps: deque[tuple[Kind, Any]]
+    _handful: int
     _nap_at: float
     _stop: bool
     _start_lock: threading.Lock
@@ -180,7 +186,7 @@ class Engine:
                 in_time = self._drain(patience * _MAPPING_SHARE, lambda pipeline: pipeline.close())
                 self._stop = True
                 self._wake.set()
-                self.counters.drop("shutdown", self.queue.discard())
+                self.counters.drop("shutdown", self._discard())
                 if self.fanout is not None:
                     self.fanout.close(max(deadline - time.monotonic(), 0.0))  # side by side with the other copy
                 self._media.shutdown(max(deadline - time.monotonic(), 0.0) * MEDIA_SHARE)
@@ -257,23 +263,28 @@ class Engine:
             self._tick()
 
     def _work_off(self) -> None:
-        now = time.monotonic()
-        due, self._nap_at = now + self._interval, now + _SLICE
-        while not self._stop and (entries := self.queue.take(_HANDFUL, self._mapping_failed)):
-            self._handle(entries)
-            if len(self._rows) >= _BATCH:
+        begun = time.monotonic()
+        due, self._nap_at = begun + self._interval, begun + _SLICE
+        self._handle()  # what is left when somebody flushes from within the worker
+        while not self._stop and (entries := self.queue.take(self._handful, self._mapping_failed)):
+            begun, taken = time.monotonic(), len(entries)
+            self._prepare(entries)
+            self._handle()
+            if len(self._rows) >= self._handful:
                 self._hand_over()
+            now = time.monotonic()
+            # Large spans take long, and hold much: fewer of them at a time.
+            self._handful = max(1, min(_HANDFUL, int(_STEP * taken / max(now - begun, 1e-9))))
             self._rest()
-            if (now := time.monotonic()) >= due:
+            if now >= due:
                 # Spans may come faster than they are mapped for long; waits and memory are bounded all the same.
                 self._tick()
                 due = now + self._interval
         self._hand_over()
 
-    def _handle(self, entries: list[Entry]) -> None:
+    def _prepare(self, entries: Sequence[Entry]) -> None:
         """Takes each step for all entries before the next: what a step needs is in the processor's caches then."""
         ended: Views = self._ended
-        steps: list[tuple[Kind, Any]] = []
         for entry in entries:
             try:
                 prepared = entry[0].prepare(entry, ended)
@@ -281,18 +292,36 @@ class Engine:
                 self._mapping_failed(error)
             else:
                 if prepared is not None:
-                    steps.append((entry[0], prepared))
-        entries.clear()  # no span is held any longer than it must
+                    self._steps.append((entry[0], prepared))
         self._rest()
         self._pipeline.read_ahead(ended.values())
-        for number, (kind, prepared) in enumerate(steps):
+
+    def _handle(self) -> None:
+        """The last step, one by one and in order, up to what shutdown has taken away."""
+        steps = self._steps
+        number = 0
+        while steps:
             if not number % _RESTS:
                 self._rest()
+            number += 1
+            try:
+                kind, prepared = steps.popleft()
+            except IndexError:
+                break
             try:
                 kind.handle(prepared, self._pipeline)
             except BaseException as error:  # noqa: BLE001  # likewise
                 self._mapping_failed(error)
-        ended.clear()
+        self._ended.clear()
+        self._pipeline.count_up()
+
+    def _discard(self) -> int:
+        """Empties the queue and what is in hand; how many spans were in them."""
+        lost = 0
+        while self._steps:
+            with suppress(IndexError):  # the worker was faster
+                lost += self._steps.popleft()[0].spans
+        return lost + self.queue.discard()
 
     def _rest(self) -> None:
         """Lets other threads run if the worker has worked for a slice of time."""
@@ -358,6 +387,8 @@ class Engine:
         self._stop = False
         self._rows = []
         self._ended = {}
+        self._steps = deque()
+        self._handful = min(_FIRST, _HANDFUL)
         self._nap_at = 0.0
         self._copy.start_empty()
         if self.fanout is not None:

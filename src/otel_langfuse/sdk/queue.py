@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from otel_langfuse.counters import Counters
 
@@ -40,7 +40,13 @@ _T = TypeVar("_T")
 
 
 class Kind(Protocol):
-    """What all entries of a kind have in common. All of it usually runs on the worker's thread."""
+    """What all entries of a kind have in common. All of it usually runs on the worker's thread.
+
+    Attributes:
+        spans: How many spans are lost with what was prepared and is not handled.
+    """
+
+    spans: ClassVar[int]
 
     def weigh(self, entry: Entry) -> int:
         """Estimate of the bytes that the entry holds."""
@@ -62,6 +68,7 @@ class _Job:
     """A call on the worker's thread: ``(kind, call)``."""
 
     __slots__ = ()
+    spans: ClassVar[int] = 0
 
     def lose(self, _: Entry) -> int:
         """No span."""
