@@ -1,22 +1,24 @@
-"""The parts of the way out to one Langfuse project, made from settings: masker, delivery, media upload."""
+"""The way out to one Langfuse project: its parts made from settings (masker, delivery, media), and what rows do there."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from otel_langfuse.counters import Counters
 from otel_langfuse.errors import ConfigError
 from otel_langfuse.langfuse.answers import Endpoint
-from otel_langfuse.langfuse.copy import TextMasker
+from otel_langfuse.langfuse.copy import LangfuseCopy, TextMasker
 from otel_langfuse.langfuse.custody import NOBODY, Custodian
 from otel_langfuse.langfuse.delivery import Delivery
 from otel_langfuse.langfuse.media_upload import Lost, MediaUploader
 from otel_langfuse.langfuse.transport import HttpTransport, Transport
+from otel_langfuse.langfuse.wire import EncodedSpan
+from otel_langfuse.pipeline.row import Row
 from otel_langfuse.settings import Settings
 
-__all__ = ["Mask", "delivery_of", "masker_of", "media_of"]
+__all__ = ["Mask", "delivery_of", "finish", "masker_of", "media_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,3 +88,32 @@ def media_of(
     if transport is not None:
         return MediaUploader(None, counters=counters, lost=lost)
     return MediaUploader.of(settings, counters, lost=lost)
+
+
+def finish(
+    rows: Iterable[Row],
+    copy: LangfuseCopy,
+    media: MediaUploader,
+    delivery: Delivery,
+    failed: Callable[[Row, BaseException], None],
+) -> None:
+    """Encodes rows and hands them to ``delivery``; those with media to upload go there when that is done.
+
+    Args:
+        rows: What the pipeline has placed.
+        copy: Encodes.
+        media: Uploads.
+        delivery: Gets what is encoded, at once.
+        failed: Told of a row that cannot be encoded, which costs no other.
+    """
+    spans: list[EncodedSpan] = []
+    for row in rows:
+        try:
+            done = copy.finish(row)
+            if isinstance(done, EncodedSpan):
+                spans.append(done)
+            else:
+                media.submit(done, lambda span: delivery.offer([span]))
+        except BaseException as error:  # noqa: BLE001  # one bad row must not take its trace with it
+            failed(row, error)
+    delivery.offer(spans)

@@ -35,7 +35,6 @@ from otel_langfuse.settings import Settings
 if TYPE_CHECKING:
     from otel_langfuse.langfuse.outlet import Mask
     from otel_langfuse.langfuse.transport import Transport
-    from otel_langfuse.langfuse.wire import EncodedSpan
     from otel_langfuse.model import SpanView
     from otel_langfuse.pipeline import Pipeline, Row
     from otel_langfuse.sdk.fanout import Fanout
@@ -105,10 +104,9 @@ class Engine:
         transport: Transport | None = None,
     ) -> None:
         from otel_langfuse.langfuse.copy import LangfuseCopy
-        from otel_langfuse.langfuse.outlet import delivery_of, masker_of, media_of
-        from otel_langfuse.langfuse.wire import EncodedSpan
+        from otel_langfuse.langfuse.outlet import delivery_of, finish, masker_of, media_of
 
-        self._encoded = EncodedSpan
+        self._finish = finish
         self.settings = settings
         self.counters = Counters()
         self.queue = Queue(settings.queue_bytes, self.counters)
@@ -339,31 +337,16 @@ class Engine:
             self._mapping_failed(error)
         self._hand_over()
 
-    def _finish(self, rows: Sequence[Row]) -> None:
-        """Encodes rows and hands them to delivery."""
-        finish, encoded = self._copy.finish, self._encoded
-        spans = []
-        for row in rows:
-            try:
-                done = finish(row)
-                if isinstance(done, encoded):
-                    spans.append(done)
-                else:
-                    self._media.submit(done, self._deliver)
-            except BaseException as error:  # noqa: BLE001  # one bad row must not take its trace with it
-                self._failed("encoding_failed", error)
-        self._delivery.offer(spans)
-
-    def _deliver(self, span: EncodedSpan) -> None:
-        self._delivery.offer([span])
-
     def _hand_over(self) -> None:
         if self._rows:
             rows = self._rows.copy()
             self._rows.clear()
-            self._finish(rows)
+            self._finish(rows, self._copy, self._media, self._delivery, self._not_encoded)
         if self.fanout is not None:
             self.fanout.hand_over()
+
+    def _not_encoded(self, _: Row, error: BaseException) -> None:
+        self._failed("encoding_failed", error)
 
     def _mapping_failed(self, error: BaseException) -> None:
         self._failed("mapping_failed", error)

@@ -23,10 +23,9 @@ import otel_langfuse.langfuse.connections  # noqa: F401  # loaded now, while the
 from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.errors import PayloadError, place_of
 from otel_langfuse.langfuse.copy import Draft, LangfuseCopy
-from otel_langfuse.langfuse.outlet import delivery_of, masker_of, media_of
+from otel_langfuse.langfuse.outlet import delivery_of, finish, masker_of, media_of
 from otel_langfuse.langfuse.request import Request
 from otel_langfuse.langfuse.transport import Transport
-from otel_langfuse.langfuse.wire import EncodedSpan
 from otel_langfuse.model import SpanView
 from otel_langfuse.pipeline import Options, Pipeline, Row
 from otel_langfuse.pipeline.window import Window
@@ -332,29 +331,15 @@ class LangfuseDestination:
         if len(self._rows) >= _BATCH:
             self._hand_over()
 
-    def _deliver(self, span: EncodedSpan) -> None:
-        self._delivery.offer([span])
-
     def _hand_over(self) -> None:
         if self._rows:
             rows, self._rows = self._rows, []
-            self._finish(rows)
+            finish(rows, self._copy, self._media, self._delivery, self._not_encoded)
 
-    def _finish(self, rows: Sequence[Row]) -> None:
-        """Encodes rows and hands them to delivery."""
-        spans: list[EncodedSpan] = []
-        for row in rows:
-            try:
-                done = self._copy.finish(row)
-                if isinstance(done, EncodedSpan):
-                    spans.append(done)
-                else:
-                    self._media.submit(done, self._deliver)
-            except Exception as error:  # noqa: BLE001  # one bad row must not take its trace with it
-                self._report(error)
-                self.counters.drop("encoding_failed", 1, _BUG_REMEDY)
-                self._settle(row.view)
-        self._delivery.offer(spans)
+    def _not_encoded(self, row: Row, error: BaseException) -> None:
+        self._report(error)
+        self.counters.drop("encoding_failed", 1, _BUG_REMEDY)
+        self._settle(row.view)
 
     def _settle(self, span: SpanView | Draft) -> None:
         """A span has no further way: it is left out, or was dropped and counted."""
