@@ -17,7 +17,7 @@ from opentelemetry.trace import set_span_in_context
 
 from otel_langfuse import LangfuseSpanProcessor
 from otel_langfuse.model import SpanView
-from otel_langfuse.sdk import engine
+from otel_langfuse.sdk import worker
 from otel_langfuse.testing import ScriptedTransport
 
 ATTRIBUTES: tuple[dict[str, Any], ...] = (
@@ -98,9 +98,9 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(st.lists(starts | ends, min_size=1, max_size=60), st.sampled_from([2, 7, 32]))
 def test_how_many_spans_are_taken_at_a_time_changes_nothing(steps: Any, handful: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "_HANDFUL", 1)
+        patch.setattr(worker, "_HANDFUL", 1)
         alone = rows_of(steps)
-        patch.setattr(engine, "_HANDFUL", handful)
+        patch.setattr(worker, "_HANDFUL", handful)
         assert rows_of(steps) == alone
 
 

@@ -4,10 +4,9 @@ Rules:
 
 - The application's thread appends to a queue and returns. It never waits, encodes, or does I/O.
 - The queue is bounded in bytes; when it is full the newest span is dropped and counted.
-- The worker takes a few entries at a time, each step for all of them. While little is queued it naps between slices of
-  work, so that no other thread waits long for the interpreter.
 - What maps and delivers is imported when the first engine is made: importing the package costs little.
-- One daemon thread maps, started by the first span; delivery has a thread of its own, and so has the upload of media.
+- One daemon thread maps (`sdk/worker.py`), started by the first span; delivery has a thread of its own, and so has the
+  upload of media.
 - The engine drains by itself at interpreter exit and at the end of a multiprocessing child. After a fork the child
   starts with an empty queue and a fresh worker: the parent's spans are the parent's.
 - An error while mapping one span costs that span, and is counted; it never reaches the application.
@@ -22,14 +21,13 @@ import sys
 import threading
 import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.errors import place_of
-from otel_langfuse.sdk.queue import UNWEIGHED, Entry, Kind, Queue, Views
+from otel_langfuse.sdk.queue import UNWEIGHED, Entry, Queue
+from otel_langfuse.sdk.worker import Worker
 from otel_langfuse.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,13 +48,7 @@ MEDIA_SHARE = 0.6
 """Of the time for shutdown, what uploads may take; the rest is for delivering the spans that waited for them."""
 
 _MAPPING_SHARE = 0.8  # of the time for shutdown
-_HANDFUL = 32  # entries, a start or an end each, that take each step together at the most
-_FIRST = 4  # likewise, until it is known how long they take
-_STEP = 0.004  # seconds that a handful should take at the most
-_RESTS = 8  # entries between two looks at the clock
 _WAKE_AT = 256  # new entries that wake the worker before its interval is over
-_SLICE = 0.001  # seconds of mapping after which the worker lets other threads run
-_NAP = 0.00005
 _CALM_SHARE = 1 / 8  # of the bound: with more in the queue the worker does not nap
 _BUG_REMEDY = "This is a bug in otel-langfuse; please report it with the log line before this one."
 
@@ -84,16 +76,10 @@ class Engine:
     """
 
     _thread: threading.Thread | None
-    _rows: list[Row]
-    _ended: Views
-    _steps: deque[tuple[Kind, Any]]
-    _handful: int
-    _nap_at: float
-    _stop: bool
     _start_lock: threading.Lock
     _shutdown_lock: threading.Lock
     _wake: threading.Event
-    _waiting: set[threading.Event]
+    _worker: Worker
 
     def __init__(
         self,
@@ -120,7 +106,6 @@ class Engine:
 
             self.fanout = fanout_of(settings)
         self._interval = min(settings.flush_interval, 1.0)
-        self._calm_bytes = int(settings.queue_bytes * _CALM_SHARE)
         self._may_log = OncePerInterval(60.0)
         self._closed = False
         self._outcome: bool | None = None
@@ -182,9 +167,9 @@ class Engine:
                     self.fanout.end()
                 # Some time is left to deliver what was mapped, if mapping alone would take it all.
                 in_time = self._drain(patience * _MAPPING_SHARE, lambda pipeline: pipeline.close())
-                self._stop = True
+                self._worker.stop = True
                 self._wake.set()
-                self.counters.drop("shutdown", self._discard())
+                self.counters.drop("shutdown", self._worker.discard())
                 if self.fanout is not None:
                     self.fanout.close(max(deadline - time.monotonic(), 0.0))  # side by side with the other copy
                 self._media.shutdown(max(deadline - time.monotonic(), 0.0) * MEDIA_SHARE)
@@ -210,7 +195,7 @@ class Engine:
             "last_success_at": delivered["last_success_at"],
         }
 
-    # --------------------------------------------------------------------------------------- the worker
+    # -------------------------------------------------------------------------------- the worker's thread
 
     def _drain(self, timeout: float, last: Job) -> bool:
         """Whether the worker has done all jobs queued so far, and ``last``, within ``timeout`` seconds."""
@@ -221,21 +206,21 @@ class Engine:
         def marker(pipeline: Pipeline) -> None:
             try:
                 last(pipeline)
-                self._hand_over()
+                self._worker.hand_over()
             finally:
                 done.set()
 
-        self._waiting.add(done)
+        self._worker.awaited.add(done)
         self.queue.add_job(marker, 0)
         if self._thread is None:
             self._start_worker()
         if self._thread is None or not self._thread.is_alive() or self._thread is threading.current_thread():
-            self._work_off()  # no thread can be had any more: the interpreter is going down
-            self._waiting.discard(done)
+            self._worker.work_off()  # no thread can be had any more: the interpreter is going down
+            self._worker.awaited.discard(done)
             return True
         self._wake.set()
         in_time = done.wait(timeout)
-        self._waiting.discard(done)
+        self._worker.awaited.discard(done)
         return in_time
 
     def _start_worker(self) -> None:
@@ -252,95 +237,18 @@ class Engine:
         _finalize_with_multiprocessing(self)
 
     def _run(self) -> None:
-        while not self._stop:
+        worker = self._worker
+        while not worker.stop:
             self._wake.wait(self._interval)
             self._wake.clear()
             self.queue.open(UNWEIGHED)
-            self._work_off()
+            worker.work_off()
             self.queue.open(_WAKE_AT)
-            self._tick()
+            worker.tick()
 
-    def _work_off(self) -> None:
-        begun = time.monotonic()
-        due, self._nap_at = begun + self._interval, begun + _SLICE
-        self._handle()  # what is left when somebody flushes from within the worker
-        while not self._stop and (entries := self.queue.take(self._handful, self._mapping_failed)):
-            begun, taken = time.monotonic(), len(entries)
-            self._prepare(entries)
-            self._handle()
-            if len(self._rows) >= self._handful:
-                self._hand_over()
-            now = time.monotonic()
-            # Large spans take long, and hold much: fewer of them at a time.
-            self._handful = max(1, min(_HANDFUL, int(_STEP * taken / max(now - begun, 1e-9))))
-            self._rest()
-            if now >= due:
-                # Spans may come faster than they are mapped for long; waits and memory are bounded all the same.
-                self._tick()
-                due = now + self._interval
-        self._hand_over()
-
-    def _prepare(self, entries: Sequence[Entry]) -> None:
-        """Takes each step for all entries before the next: what a step needs is in the processor's caches then."""
-        ended: Views = self._ended
-        for entry in entries:
-            try:
-                prepared = entry[0].prepare(entry, ended)
-            except BaseException as error:  # noqa: BLE001  # one bad span must not stop the others
-                self._mapping_failed(error)
-            else:
-                if prepared is not None:
-                    self._steps.append((entry[0], prepared))
-        self._rest()
-        self._pipeline.read_ahead(ended.values())
-
-    def _handle(self) -> None:
-        """The last step, one by one and in order, up to what shutdown has taken away."""
-        steps = self._steps
-        number = 0
-        while steps:
-            if not number % _RESTS:
-                self._rest()
-            number += 1
-            try:
-                kind, prepared = steps.popleft()
-            except IndexError:
-                break
-            try:
-                kind.handle(prepared, self._pipeline)
-            except BaseException as error:  # noqa: BLE001  # likewise
-                self._mapping_failed(error)
-        self._ended.clear()
-        self._pipeline.count_up()
-
-    def _discard(self) -> int:
-        """Empties the queue and what is in hand; how many spans were in them."""
-        lost = 0
-        while self._steps:
-            with suppress(IndexError):  # the worker was faster
-                lost += self._steps.popleft()[0].spans
-        return lost + self.queue.discard()
-
-    def _rest(self) -> None:
-        """Lets other threads run if the worker has worked for a slice of time."""
-        now = time.monotonic()
-        if now >= self._nap_at and not self._waiting:
-            if self.queue.bytes < self._calm_bytes:
-                time.sleep(_NAP)
-                now = time.monotonic()
-            self._nap_at = now + _SLICE
-
-    def _tick(self) -> None:
-        try:
-            self._pipeline.tick()
-        except BaseException as error:  # noqa: BLE001  # upkeep must not end the worker
-            self._mapping_failed(error)
-        self._hand_over()
-
-    def _hand_over(self) -> None:
-        if self._rows:
-            rows = self._rows.copy()
-            self._rows.clear()
+    def _hand_over(self, rows: list[Row]) -> None:
+        """Encodes rows and gives them to delivery, and the other copy to its own."""
+        if rows:
             self._finish(rows, self._copy, self._media, self._delivery, self._not_encoded)
         if self.fanout is not None:
             self.fanout.hand_over()
@@ -362,22 +270,21 @@ class Engine:
         from otel_langfuse.pipeline import Options, Pipeline
 
         self.queue.clear()
-        self._waiting = set()
         self._start_lock = threading.Lock()
         self._shutdown_lock = threading.Lock()
         self._wake = threading.Event()
         self._thread = None
-        self._stop = False
-        self._rows = []
-        self._ended = {}
-        self._steps = deque()
-        self._handful = min(_FIRST, _HANDFUL)
-        self._nap_at = 0.0
         self._copy.start_empty()
         if self.fanout is not None:
             self.fanout.start_empty()
-        self._pipeline = Pipeline(
-            self._rows.append, Options.of(self.settings), counters=self.counters, should_export=self._should_export
+        options = Options.of(self.settings)
+        self._worker = Worker(
+            self.queue,
+            lambda sink: Pipeline(sink, options, counters=self.counters, should_export=self._should_export),
+            self._hand_over,
+            self._mapping_failed,
+            interval=self._interval,
+            calm_bytes=int(self.settings.queue_bytes * _CALM_SHARE),
         )
 
     def _after_fork_in_child(self) -> None:
