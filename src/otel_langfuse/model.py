@@ -289,10 +289,12 @@ class Stock:
 
     Attributes:
         loose: Keys of the attributes that no reader took, in their order.
+        steady: Those among them whose values are the same, with these.
         written: Where a writer keeps what it makes of the common part; ``None`` until it has.
     """
 
     loose: tuple[str, ...]
+    steady: Mapping[str, Value]
     written: Any = None
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import json
+import random
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +16,7 @@ from otel_langfuse.dialects.merge import read
 from otel_langfuse.dialects.shapes import shape_of
 from otel_langfuse.langfuse.copy import LangfuseCopy
 from otel_langfuse.langfuse.wire import EncodedSpan
-from otel_langfuse.model import EventView, SpanView, Value
+from otel_langfuse.model import EventView, SpanView, Stock, Value
 from otel_langfuse.views.otlp import parse_logs, parse_traces
 from support import CHAT, case_id, cases, chat, convert_all, load, span
 
@@ -86,6 +88,78 @@ def test_a_shape_whose_deciding_values_are_always_new_is_given_up() -> None:
     for view in views:
         assert read(view).request_model == view.attributes["gen_ai.request.model"]
     assert shape_of(views[0]).memories["app"].useless
+
+
+def rows_and_stock(given: list[dict[str, Value]]) -> list[Stock | None]:
+    """The stock of a call with each of these attributes beside; what is encoded from it is what a draft encodes."""
+    copy = LangfuseCopy()
+    found: list[Stock | None] = []
+    for number, beside in enumerate(given, 1):
+        attributes: dict[str, Value] = {**CHAT, **beside}
+        (row,) = convert_all([span(number, attributes=attributes)], []).rows
+        assert copy.finish(row) == copy.draft(row).encode()
+        for key, value in beside.items():
+            shown = copy.draft(row).attributes.get(f"langfuse.observation.metadata.{key}")
+            assert shown == (value if isinstance(value, str) else json.dumps(value))
+        found.append(row.facts.stock)
+    return found
+
+
+def test_what_no_reader_takes_is_shared_where_it_stays_and_taken_anew_where_it_varies() -> None:
+    beside: list[dict[str, Value]] = [
+        {
+            "a.request": f"request-{number}",
+            "b.region": "eu",
+            "c.step": number,
+            "d.tenant": "t-1",
+            "e.host": f"host-{number % 3}",
+        }
+        for number in range(60)
+    ]
+    *_, before, last = rows_and_stock(beside)
+    assert before is not None
+    assert last is not None
+    assert dict(last.steady) == {"b.region": "eu", "d.tenant": "t-1", "e.host": "host-2"}
+    assert [stock is last for stock in rows_and_stock(beside)[-3:]] == [False, False, True]  # one for each host
+    assert set(before.loose) - set(before.steady) >= {"a.request", "c.step"}
+
+
+def test_many_attributes_of_a_few_values_each_are_recalled_all_the_same() -> None:
+    choose = random.Random(1)
+    beside: list[dict[str, Value]] = [{f"flag.{key}": choose.random() < 0.5 for key in range(12)} for _ in range(300)]
+    *_, before, last = rows_and_stock(beside)
+    assert last is not None
+    assert before is last
+    assert not last.steady
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"a.text": "long " * 100_000},
+        {f"text.{number}": f"{number:0150}" for number in range(60)},
+        {"a.map": {"b": [1, 2.5, None]}, "a.list": ["x", "y"], "a.none": None, "a.empty": ""},
+    ],
+    ids=["long", "many", "structured"],
+)
+def test_large_and_odd_attributes_that_no_reader_takes(beside: dict[str, Value]) -> None:
+    views = [span(number, attributes={**CHAT, **beside}) for number in range(1, 30)]
+    for view in views:
+        assert read(view) == read(view, anew=True)
+    first, last = (read(view).stock for view in views[-2:])
+    assert last is not None
+    assert first is last
+
+
+def test_values_of_somebodys_own_type_do_not_keep_a_call_from_being_recalled() -> None:
+    class Text(str):
+        __slots__ = ()
+
+    views = [span(number, attributes={**CHAT, "own.type": Text("x")}) for number in range(1, 10)]
+    first, last = [read(view).stock for view in views][-2:]
+    assert last is not None
+    assert first is last
+    assert "own.type" not in last.steady
 
 
 @pytest.mark.parametrize(

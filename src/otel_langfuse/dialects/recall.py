@@ -12,6 +12,8 @@ by the rows of the readers' tables. Rules:
   deciding values are seldom the same, the shape is given up.
 - A field that varies and has two keys, or one key that readers take differently, is none of these: which of them wins is
   the readers' to say. Where that is so of content, the shape is given up.
+- What no reader takes shows as metadata. Most of it is the same from span to span, so it counts as deciding, and what is
+  encoded of it is shared; an attribute that has been seen with more than a few values, or with a long one, is taken anew.
 - Of what varies nothing is kept, of what decides everything. Bounded: 64 sets of deciding values of 4 KiB for each shape
   and scope, 8 MiB in all.
 """
@@ -42,6 +44,8 @@ _STOCK_BYTES = 2048  # what one set of facts takes beside its values, roughly
 _MAX_NAMES = 1024
 _LONGEST_NAME = 128
 _MARSHAL = 2  # the version without references: equal values of equal types give equal bytes
+_VARIETY = 8  # values of an attribute that no reader takes, beyond which it is taken anew
+_SHORT = 160  # bytes of such a value
 
 _Take: TypeAlias = Callable[[Value], Any]
 
@@ -97,42 +101,56 @@ class Memory:
         self.useless = decided is None
         if decided is None:
             return
-        self._deciding = _getter([key for key in keys if key in decided])
+        self._keys, self._decided = keys, decided
+        taken = {row[0] for reader in readers for row in reader.table.rows_for(keys)}
+        # Values of attributes that no reader takes, each as bytes: those that have been seen of it.
+        self._seen: dict[str, set[bytes]] = {key: set() for key in keys if key not in decided and key not in taken}
         self._steps, self._usage, self._checks = _plan(readers, keys, decided)
+        self._start_anew()
         _memories.add(self)
+
+    def _start_anew(self) -> None:
+        """Chooses what decides. Both parts change at once: other threads may be reading."""
+        steady = frozenset(self._seen)
+        self._lookup = _getter([key for key in self._keys if key in self._decided or key in steady]), steady
+        self._known = {}
+        self._hits = self._misses = 0
 
     def forget(self) -> None:
         """Lets go of everything that is remembered."""
         self._known = {}
+        for values in list(self._seen.values()):
+            values.clear()
 
     def recall(self, view: SpanView) -> Facts | None:
         """The facts of a span; ``None`` if the readers must be asked."""
         attributes = view.attributes
+        deciding, steady = self._lookup
         try:
-            decided = marshal.dumps(self._deciding(attributes), _MARSHAL)
-        except ValueError:
-            return None  # nested too deeply
+            decided = marshal.dumps(deciding(attributes), _MARSHAL)
+        except ValueError:  # nested too deeply, or of somebody's own type
+            if self._unsteady(attributes, _VARIETY):
+                self._start_anew()
+            return None
         known = self._known.get(decided)
         if known is None:
-            return self._learn(view, decided)
+            return self._learn(view, decided, steady)
         self._hits += 1
         return self._filled(known, attributes)
 
     def _filled(self, known: tuple[dict[str, Any], Stock], attributes: Mapping[str, Value]) -> Facts | None:
         found = known[0].copy()
         for key, field, take in self._steps:
-            value = take(attributes[key])
-            if value is None:
+            if (value := take(attributes[key])) is None:
                 return None
             found[field] = value
         for key, take in self._checks:
             if take(attributes[key]) is None:
                 return None
         if self._usage:
-            counted = {}
+            counted: dict[str, Any] = {}
             for key, part, take in self._usage:
-                value = take(attributes[key])
-                if value is None:
+                if (value := take(attributes[key])) is None:
                     return None
                 counted[part] = value
             found["usage"] = Usage(**counted)
@@ -141,31 +159,58 @@ class Memory:
         facts.__dict__ = found
         return facts
 
-    def _learn(self, view: SpanView, decided: bytes) -> Facts | None:
+    def _learn(self, view: SpanView, decided: bytes, steady: frozenset[str]) -> Facts | None:
         facts = self._read(view)
         self._misses += 1
-        if self._misses >= _MOST and self._hits < self._misses:
+        full = len(self._known) >= _MOST
+        seldom = self._misses >= _MOST and self._hits < self._misses
+        if self._unsteady(view.attributes, 1 if full or seldom else _VARIETY):
+            self._start_anew()
+            return facts
+        if seldom:
             self._give_up()
             return facts
         if len(decided) > _MOST_BYTES:
+            if steady:
+                self._seen = {}
+                self._start_anew()
             return facts
         template = {name: getattr(facts, name) for name in _NAMES}
         for _, field, _ in self._steps:
             template[field] = None
         if self._usage:
             template["usage"] = None
-        known = template, Stock(tuple(key for key in view.attributes if key not in facts.consumed))
+        loose = tuple(key for key in view.attributes if key not in facts.consumed)
+        known = template, Stock(loose, {key: view.attributes[key] for key in loose if key in steady})
         filled = self._filled(known, view.attributes)
         if filled is None:
             return facts
         if filled != facts:
             self._give_up()
             return facts
-        if len(self._known) >= _MOST:
+        if full:
             self.forget()
         _account(_STOCK_BYTES + 3 * len(decided))  # as the key, in the facts, and encoded
         self._known[decided] = known
         return filled
+
+    def _unsteady(self, attributes: Mapping[str, Value], most: int) -> bool:
+        """Whether an attribute that no reader takes is to be taken anew from now on: one with more than ``most`` values."""
+        found: list[str] = []
+        for key, values in list(self._seen.items()):
+            try:
+                value = marshal.dumps(attributes[key], _MARSHAL)
+            except ValueError:
+                found.append(key)
+                continue
+            if value not in values:
+                values.add(value)
+                _account(len(value))
+            if len(values) > most or len(value) > _SHORT:
+                found.append(key)
+        for key in found:
+            self._seen.pop(key, None)
+        return bool(found)
 
     def _give_up(self) -> None:
         self.useless = True

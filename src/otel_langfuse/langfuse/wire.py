@@ -20,7 +20,9 @@ __all__ = [
     "encode_resource",
     "encode_scope",
     "encode_span",
+    "encode_status",
     "pieces",
+    "span_head",
     "varint",
 ]
 
@@ -151,6 +153,31 @@ def encode_scope(name: str, version: str) -> bytes:
     return out + (delimited(b"\x12", version.encode("utf-8", "replace")) if version else b"")
 
 
+def span_head(
+    trace_id: bytes, span_id: bytes, parent_id: bytes, name: str, kind: int, start_ns: int, end_ns: int
+) -> list[bytes]:
+    """Pieces of a ``Span`` message, up to its attributes.
+
+    An empty ``parent_id`` leaves the field out: eight zero bytes would count as a parent.
+    """
+    text = name.encode("utf-8", "replace")
+    times = _TIMES.pack(0x39, start_ns, 0x41, end_ns)
+    if parent_id and len(parent_id) == len(span_id) == 8 and len(trace_id) == 16:
+        head = (b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x22\x08", parent_id, b"\x2a", varint(len(text)), text)
+        return [*head, b"\x30", varint(kind), times]
+    parts = [b"\x0a", _SMALL[len(trace_id)], trace_id, b"\x12", _SMALL[len(span_id)], span_id]
+    if parent_id:
+        parts += (b"\x22", _SMALL[len(parent_id)], parent_id)
+    parts += (b"\x2a", varint(len(text)), text, b"\x30", varint(kind), times)
+    return parts
+
+
+def encode_status(code: int, message: str) -> bytes:
+    """The field ``status`` of a ``Span`` message."""
+    status = delimited(b"\x12", message.encode("utf-8", "replace")) if message else b""
+    return delimited(b"\x7a", status + b"\x18" + varint(code) if code else status)
+
+
 def encode_span(
     *,
     trace_id: bytes,
@@ -163,23 +190,12 @@ def encode_span(
     attributes: Mapping[str, AttributeValue],
     status_code: int,
     status_message: str,
-    before: Sequence[bytes] = (),
 ) -> bytes:
-    """A ``Span`` message. An empty ``parent_id`` leaves the field out: eight zero bytes would count as a parent.
-
-    ``before`` are pieces of attributes that are encoded already; they come first.
-    """
-    parts = [b"\x0a", _SMALL[len(trace_id)], trace_id, b"\x12", _SMALL[len(span_id)], span_id]
-    if parent_id:
-        parts += (b"\x22", _SMALL[len(parent_id)], parent_id)
-    text = name.encode("utf-8", "replace")
-    parts += (b"\x2a", varint(len(text)), text, b"\x30", varint(kind), _TIMES.pack(0x39, start_ns, 0x41, end_ns), *before)
+    """A ``Span`` message. An empty ``parent_id`` leaves the field out: eight zero bytes would count as a parent."""
+    parts = span_head(trace_id, span_id, parent_id, name, kind, start_ns, end_ns)
     _add_key_values(parts, ATTRIBUTE, attributes)
     if status_code or status_message:
-        status = delimited(b"\x12", status_message.encode("utf-8", "replace")) if status_message else b""
-        if status_code:
-            status += b"\x18" + varint(status_code)
-        parts.append(delimited(b"\x7a", status))
+        parts.append(encode_status(status_code, status_message))
     return b"".join(parts)
 
 
