@@ -119,6 +119,7 @@ def within_bounds(encoder: SpanEncoder) -> None:
         assert len(known._keys) <= 1024
         assert max(map(len, known._keys), default=0) <= 160
         assert known._values == sum(len(key.values) for key in known._keys.values()) <= 4096
+        assert known._heads_known == sum(len(key.heads) for key in known._keys.values()) <= 4096
         assert all(len(key.values) <= 64 for key in known._keys.values())
     for names in (encoder._names, encoder._event_names):
         assert len(names) <= 1024

@@ -26,6 +26,7 @@ from otel_langfuse.otlp.answers import OtlpJudge
 from otel_langfuse.otlp.encode import SpanEncoder
 from otel_langfuse.otlp.endpoint import OtlpEndpoint
 from otel_langfuse.pipeline import Pipeline
+from otel_langfuse.sdk import arrivals
 from otel_langfuse.sdk.arrivals import Passed
 from otel_langfuse.settings import Settings
 from otel_langfuse.testing import FakeLangfuse, OtlpSink, hang
@@ -234,16 +235,31 @@ def test_a_span_that_cannot_be_mapped_is_in_the_other_copy(
 def test_a_span_that_cannot_be_encoded_is_in_langfuse_and_counted(
     langfuse: FakeLangfuse, tempo: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(_: SpanEncoder, span: ReadableSpan) -> None:
+    def fail(*_: object) -> None:
         raise ValueError(f"a defect that quotes {PROMPT}")
 
-    monkeypatch.setattr(SpanEncoder, "encode", fail)
+    monkeypatch.setattr(SpanEncoder, "encode_read", fail)
     with both(langfuse) as (provider, processor):
         request(provider)
         processor.force_flush()
         assert status(processor)["dropped"] == {"encoding_failed": 3}
         assert len(langfuse.spans) == 2
     assert "ValueError while encoding" in caplog.text
+    assert PROMPT not in caplog.text
+
+
+def test_a_span_that_cannot_be_read_is_lost_to_both_and_counted_by_both(
+    langfuse: FakeLangfuse, tempo: Backend, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> None:
+        raise ValueError(f"a defect that quotes {PROMPT}")
+
+    monkeypatch.setattr(arrivals, "read", fail)
+    with both(langfuse) as (provider, processor):
+        request(provider)
+        processor.force_flush()
+        assert processor.status()["dropped"] == {"mapping_failed": 3}
+        assert status(processor)["dropped"] == {"encoding_failed": 3}
     assert PROMPT not in caplog.text
 
 

@@ -8,7 +8,7 @@ A message that the entry row shows, too, is written once (`model.Message.kept`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from otel_langfuse.dialects.json_text import dump, dump_texts, load
 from otel_langfuse.model import (
@@ -32,9 +32,32 @@ __all__ = ["input_text", "lifted_text", "output_text"]
 _Writer: TypeAlias = Callable[[Json], str]
 _INSTRUCTING = ("system", "developer")
 _LIFTED_LIMIT = 65_536  # characters of a trace's input or output that stands in for the entry span's own
-_MAX_TOOLS = 16
-_LONGEST_TOOLS = 65_536
-_tools: dict[int, tuple[Sequence[Json], str]] = {}
+_MAX_SHARED = 16
+_LONGEST_SHARED = 65_536
+
+
+class _Shared:
+    """Texts of what many calls have in common, which is read once (`dialects.constants`) and is therefore one object.
+
+    Args:
+        write: Makes the text.
+    """
+
+    def __init__(self, write: Callable[[Any], str]) -> None:
+        self._write = write
+        self._known: dict[int, tuple[object, str]] = {}
+
+    def __call__(self, shared: object) -> str:
+        """The text of an object."""
+        known = self._known.get(id(shared))
+        if known is not None and known[0] is shared:
+            return known[1]
+        text = self._write(shared)
+        if len(self._known) >= _MAX_SHARED:
+            self._known.clear()
+        if len(text) <= _LONGEST_SHARED:
+            self._known[id(shared)] = (shared, text)  # the object is held along, so that its id stays its own
+        return text
 
 
 def input_text(content: Content | None, system: Content | None, tools: Sequence[Json] | None) -> str | None:
@@ -44,27 +67,17 @@ def input_text(content: Content | None, system: Content | None, tools: Sequence[
     if isinstance(content, Chat) and content.messages:
         last = content.messages[-1]
         if last.role not in _INSTRUCTING and (shown := _kept(last)) is not None:
-            before, write = _input_messages(Chat(content.messages[:-1]), system)
-            listed = write(before) if before else ""
+            if len(content.messages) == 1:
+                listed = _system_text(system) if isinstance(system, Chat) else ""
+            else:
+                before, write = _input_messages(Chat(content.messages[:-1]), system)
+                listed = write(before) if before else ""
             text = f"{listed[:-1]},{shown}]" if listed[-1:] == "]" else listed or f"[{shown}]"
             return f'{{"messages":{text},"tools":{_tools_text(tools)}}}' if tools else text
     messages, write = _input_messages(content, system)
     if tools:
         return f'{{"messages":{write(messages)},"tools":{_tools_text(tools)}}}'
     return write(messages) if messages else None
-
-
-def _tools_text(tools: Sequence[Json]) -> str:
-    """Definitions as JSON. Many calls share one list of them, as it is read once (`dialects.constants`)."""
-    known = _tools.get(id(tools))
-    if known is not None and known[0] is tools:
-        return known[1]
-    text = dump(list(tools))
-    if len(_tools) >= _MAX_TOOLS:
-        _tools.clear()
-    if len(text) <= _LONGEST_TOOLS:
-        _tools[id(tools)] = (tools, text)  # the list is held along, so that its id stays its own
-    return text
 
 
 def output_text(content: Content | None) -> str | None:
@@ -121,8 +134,11 @@ def _fitting(message: Message) -> str | None:
 
 def _too_large(message: Message) -> bool:
     """Whether a message cannot fit, as far as that can be told without writing it."""
+    parts = message.parts
+    if len(parts) == 1 and type(parts[0]) is Text:  # nearly all
+        return len(parts[0].content) > _LIFTED_LIMIT
     size = 0
-    for part in message.parts:
+    for part in parts:
         if isinstance(part, (Text, Reasoning)):
             size += len(part.content)
         elif isinstance(part, Blob):
@@ -152,6 +168,16 @@ def _input_messages(content: Content | None, system: Content | None) -> tuple[li
             return given, write
     before, first = _messages(system.messages)
     return before + given, write if first is dump_texts else first
+
+
+def _written(messages: Sequence[Message]) -> str:
+    """A list of messages as text; empty without any."""
+    found, write = _messages(messages)
+    return write(found) if found else ""
+
+
+_tools_text = _Shared(lambda tools: dump(list(tools)))
+_system_text = _Shared(lambda system: _written(system.messages))
 
 
 def _messages(messages: Sequence[Message]) -> tuple[list[Json], _Writer]:

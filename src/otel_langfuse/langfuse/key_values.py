@@ -24,7 +24,7 @@ _LEAST_INT, _MOST_INT = -(1 << 63), (1 << 63) - 1
 _DEEPEST = 30  # levels of nesting, three messages each: readers of protobuf refuse more than a hundred in each other
 
 _MAX_KEYS = 1024
-_MAX_VALUES = 4096  # of all keys together
+_MAX_VALUES = 4096  # of all keys together, and as many heads
 _VALUES = 64  # of one key
 _LONGEST = 160  # bytes of a value that is remembered, and characters of a key
 # A key that fills its room within so many times as many spans is not remembered any more: looking it up would cost more
@@ -56,15 +56,17 @@ class _Key:
         kind: The type of the values that are remembered; ``None`` if none are.
         values: Each with its whole ``KeyValue`` message, tag and length included.
         since: How many mappings had been encoded when `values` was empty.
+        heads: What stands before a text, by its length, of those that have come.
     """
 
-    __slots__ = ("kind", "name", "since", "values")
+    __slots__ = ("heads", "kind", "name", "since", "values")
 
     def __init__(self, name: bytes, kind: type | None, since: int) -> None:
         self.name = name
         self.kind = kind
         self.values: dict[Any, bytes] = {}
         self.since = since
+        self.heads: dict[int, bytes] = {}
 
 
 class KeyValues:
@@ -83,6 +85,7 @@ class KeyValues:
         self._heads = tuple(tag + size for size in _SMALL)
         self._keys: dict[str, _Key] = {}
         self._values = 0
+        self._heads_known = 0
         self._seen = 0
         self.unfit = 0
 
@@ -105,11 +108,10 @@ class KeyValues:
             if kind is str:
                 text = value.encode("utf-8", "replace")
                 size = len(text)
-                whole = len(name) + 4 + size
-                if whole < 0x80:
-                    parts += (heads[whole], name, _TEXT[size], text)
-                    continue
-                self._add_long(parts, name, text)
+                if size < _SHORT:
+                    parts += (known.heads.get(size) or self._head(known, size), text)
+                else:
+                    self._add_long(parts, name, text)
             elif kind is float and len(name) < 0x74:
                 parts += (heads[len(name) + 11], name, _DOUBLE_VALUE.pack(0x12, 9, 0x21, value))
             elif kind is int and len(name) < 0x74 and 0 <= value <= _MOST_INT:
@@ -118,6 +120,14 @@ class KeyValues:
                 parts += (heads[len(name) + 3 + size], name, _NUMBER[size], number)
             else:
                 self._add_other(parts, name, value)
+
+    def _head(self, known: _Key, size: int) -> bytes:
+        """What stands before a short text of a length."""
+        head = b"".join((self._tag, varint(len(known.name) + 4 + size), known.name, _TEXT[size]))
+        if self._heads_known < _MAX_VALUES and len(known.name) <= _LONGEST:
+            known.heads[size] = head
+            self._heads_known += 1
+        return head
 
     def _add_long(self, parts: list[bytes], name: bytes, text: bytes) -> None:
         """Appends an attribute with a text, encoded, whose lengths take more than a byte each."""
@@ -158,7 +168,7 @@ class KeyValues:
                 if len(self._keys) >= _MAX_KEYS:
                     # Some keys are made up as the program runs; those that matter are known again after a few spans.
                     self._keys.clear()
-                    self._values = 0
+                    self._values = self._heads_known = 0
                 self._keys[key] = known
         if known.kind is not None and not self._remember(known, value):
             self._values -= len(known.values)

@@ -22,7 +22,7 @@ from opentelemetry.trace.status import Status
 from otel_langfuse.langfuse.key_values import KeyValues
 from otel_langfuse.langfuse.wire import EncodedSpan, delimited, varint
 from otel_langfuse.otlp.content import Content, looks_genai
-from otel_langfuse.views.fields import Body, copied, read, read_event
+from otel_langfuse.views.fields import Body, Read, copied, read, read_event
 
 __all__ = ["SpanEncoder"]
 
@@ -73,7 +73,11 @@ class SpanEncoder:
 
     def encode(self, span: ReadableSpan) -> EncodedSpan | None:
         """The span as bytes; ``None`` for a span without a context, which nothing can be done with."""
-        context, parent, name, kind, start, end, status, resource, scope, body = read(span)
+        return self.encode_read(read(span))
+
+    def encode_read(self, found: Read) -> EncodedSpan | None:
+        """As `encode`, of a span that has been read; nothing of it is changed."""
+        context, parent, name, kind, start, end, status, resource, scope, body = found
         if context is None:
             return None
         # By index: the properties of this tuple are Python functions.

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
 from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.dialects.merge import merge
 from otel_langfuse.model import Facts, LogView, ObservationType, SpanView
-from otel_langfuse.pipeline.calls import Calls
+from otel_langfuse.pipeline.calls import DESCRIBING, Calls
 from otel_langfuse.pipeline.enrich import Enricher
 from otel_langfuse.pipeline.join import Joiner
 from otel_langfuse.pipeline.options import DEFAULT, Options
 from otel_langfuse.pipeline.policy import Policy
 from otel_langfuse.pipeline.recognise import Recogniser
-from otel_langfuse.pipeline.row import Row
+from otel_langfuse.pipeline.row import NO_NOTE, Row
 from otel_langfuse.pipeline.traces import Traces
 from otel_langfuse.pipeline.tree import Node, SpanStart, Trace, kept_parent
 
@@ -61,7 +61,7 @@ class Pipeline:
         self._came = self._written = self._moved = 0
         self._may_log = OncePerInterval(60.0, clock)
         self._joiner = Joiner(self._counters, options.max_open)
-        self._traces = Traces(options.linger, options.max_open, options.max_nodes, options.max_ids)
+        self._traces = Traces(options.linger, options.max_open, options.max_nodes, options.max_ids, DESCRIBING)
         policy = Policy(options.keep, options.drop, should_export, self._report)
         self._recogniser = Recogniser(options, policy, self._report)
         self._enricher = Enricher(options, self._recogniser.look, self._may_log)
@@ -215,7 +215,7 @@ class Pipeline:
         if keep and facts.type is not None and facts.type.is_model_call:
             self._calls.settle(node, view, facts, self._clock())
         elif keep or node.promised:
-            self._emit(node, view, facts, {})
+            self._emit(node, view, facts, NO_NOTE)
         elif node.is_entry:
             node.pending = (view, facts)
         else:
@@ -238,13 +238,14 @@ class Pipeline:
 
     def _foretell(self, node: Node, view: SpanView, facts: Facts) -> None:
         """Ancestors that end while a call below them waits must not count its tokens again, nor miss its words."""
-        self._enricher.mark_usage(node, facts)
+        if facts.usage is not None:
+            self._enricher.mark_usage(node)
         if facts.type is ObservationType.GENERATION and not node.is_entry:
             self._enricher.lift(node, view, facts)
 
     # ----------------------------------------------------------------------------------------- writing
 
-    def _emit(self, node: Node, view: SpanView, facts: Facts, note: dict[str, str]) -> None:
+    def _emit(self, node: Node, view: SpanView, facts: Facts, note: Mapping[str, str]) -> None:
         """Writes one span as a row, once."""
         if node.written:
             return
@@ -252,7 +253,9 @@ class Pipeline:
         if facts.started_ns is not None:
             view = replace(view, start_ns=facts.started_ns)
         node.type = facts.type or node.type
-        facts = self._enricher.own_usage(node, facts)
+        is_call = facts.type is not None and facts.type.is_model_call
+        if not is_call:
+            facts = self._enricher.own_usage(node, facts)
         parent = kept_parent(node, self._recogniser.look)
         if parent is not None:
             parent.promised = True
@@ -264,7 +267,8 @@ class Pipeline:
         self._moved += (parent.span_id if parent is not None else b"") != view.parent_id
         if note:
             self._counters.count("merged_calls", not note.keys().isdisjoint(("duplicate_of", "repeats_calls")))
-        self._enricher.mark_usage(node, facts)
+        if facts.usage is not None:
+            self._enricher.mark_usage(node)
         self._write_pending(node)
 
     def _write_pending(self, node: Node) -> None:
@@ -273,7 +277,7 @@ class Pipeline:
             if entry is not None and entry.pending is not None and entry.promised:
                 view, facts = entry.pending
                 entry.pending = None
-                self._emit(entry, view, facts, {})
+                self._emit(entry, view, facts, NO_NOTE)
 
     def _forget(self, trace: Trace) -> None:
         """Lets go of a trace; promised spans that never ended get a placeholder row."""

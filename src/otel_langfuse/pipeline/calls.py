@@ -12,16 +12,17 @@ was on either span is not lost: the survivor takes over what it lacks.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import TypeAlias
 
 from otel_langfuse.dialects.merge import merge
 from otel_langfuse.model import Facts, ObservationType, SpanView, Usage
+from otel_langfuse.pipeline.row import NO_NOTE
 from otel_langfuse.pipeline.tree import CallRef, Node
 
-__all__ = ["DETACHED", "LISTED", "Call", "Calls"]
+__all__ = ["DESCRIBING", "DETACHED", "LISTED", "Call", "Calls"]
 
 # Pairs of (scope, scope) prefixes that describe one call although their scopes are equal; outer first.
 LISTED: tuple[tuple[str, str], ...] = (("openlit.", "openlit."),)
@@ -40,6 +41,9 @@ DETACHED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("opentelemetry.instrumentation.genai.", ("openinference.instrumentation.langchain",)),
 )
+DESCRIBING = tuple(sorted({scope for _, others in DETACHED for scope in others}))
+"""Prefixes of scopes whose spans may describe the calls of others again."""
+
 _CLIENTS = ("com.anthropic.sdk.python",)  # SDKs that trace themselves
 _MAX_REMEMBERED = 20_000
 _MAX_WAITING = 10_000
@@ -51,36 +55,32 @@ Key: TypeAlias = tuple[bytes, bytes]  # trace id and span id: span ids alone nee
 
 @dataclass(slots=True)
 class Call:
-    """A model call on its way to being written."""
+    """A model call that waits, or whose partner is found.
+
+    Attributes:
+        ref: What to remember of it.
+        deadline: When its wait is over.
+    """
 
     node: Node
     view: SpanView
     facts: Facts
+    ref: CallRef
     deadline: float
-    _ref: CallRef | None = field(default=None, init=False, repr=False)
 
     @property
     def key(self) -> Key:
         """Trace id and span id."""
         return self.view.trace_id, self.view.span_id
 
-    @property
-    def ref(self) -> CallRef:
-        """What to remember of the call."""
-        if self._ref is None:
-            view, facts = self.view, self.facts
-            models = _models(facts.request_model or "", facts.response_model or "")
-            self._ref = CallRef(view.trace_id, view.span_id, view.scope_name, models, facts.response_id)
-        return self._ref
-
 
 class Calls:
     """Decides which generations are calls of their own; emits each exactly once.
 
     Args:
-        emit: Writes a span: ``emit(node, view, facts, note)``.
+        emit: Writes a span: ``emit(node, view, facts, note)``; nobody changes the note.
         generation_above: The nearest generation ancestor of a node, open or ended.
-        open_scopes: Scopes of the spans that are open now, in any trace.
+        open_scopes: Scopes among `DESCRIBING` of the spans that are open now, in any trace.
         share: Gives the context of one node to another, in a different trace.
         foretell: Told of a call that is held: what its ancestors need to know of it before it is written.
         bound: Seconds that a call waits for its outer span.
@@ -88,7 +88,7 @@ class Calls:
 
     def __init__(
         self,
-        emit: Callable[[Node, SpanView, Facts, dict[str, str]], None],
+        emit: Callable[[Node, SpanView, Facts, Mapping[str, str]], None],
         generation_above: Callable[[Node], Node | None],
         open_scopes: Callable[[], Iterable[str]],
         share: Callable[[Node, Node], None],
@@ -103,15 +103,16 @@ class Calls:
         self._bound = bound
         self._waiting: OrderedDict[Key, Call] = OrderedDict()
         self._below: dict[Node, list[Key]] = {}
-        # By response id: the call, and the scopes that have described it.
-        self._by_id: OrderedDict[str, tuple[CallRef, set[str]]] = OrderedDict()
+        # By response id: the call; and if there are more than its own, the scopes that have described it.
+        self._by_id: OrderedDict[str, CallRef] = OrderedDict()
+        self._described: dict[str, set[str]] = {}
         self.merged = 0
 
     def settle(self, node: Node, view: SpanView, facts: Facts, now: float) -> None:
         """Takes an ended generation: writes it, holds it for its outer span, or merges it."""
-        call = Call(node, view, facts, now + self._bound)
-        ref = call.ref
-        if node in self._below or node.calls_below:
+        ref = _ref_of(view, facts)
+        if node.calls_below or node in self._below:
+            call = Call(node, view, facts, ref, now + self._bound)
             inner = [self._waiting.pop(key) for key in self._below.pop(node, ()) if key in self._waiting]
             matching = [other for other in inner if same_call(ref, other.ref)]
             written = [other for other in node.calls_below if same_call(ref, other)]
@@ -120,9 +121,9 @@ class Calls:
                 return
         twin = self._twin_by_id(ref)
         if twin is not None:
-            self._settle_twin(call, twin)
-            return
-        self._settle_inner(call)
+            self._settle_twin(Call(node, view, facts, ref, now + self._bound), twin)
+        else:
+            self._settle_inner(node, view, facts, ref, now + self._bound)
 
     def release(self, now: float | None = None) -> None:
         """Writes the calls whose wait is over; all of them without ``now`` (flush, shutdown, pressure)."""
@@ -131,13 +132,13 @@ class Calls:
             if now is not None and call.deadline > now and len(self._waiting) <= _MAX_WAITING:
                 return
             self._waiting.popitem(last=False)
-            self._write(call)
+            self._write_call(call)
         self._below.clear()  # nobody waits any more
 
     def release_trace(self, trace_id: bytes) -> None:
         """Writes the waiting calls of one trace."""
         for key in [key for key in self._waiting if key[0] == trace_id]:
-            self._write(self._waiting.pop(key))
+            self._write_call(self._waiting.pop(key))
 
     @property
     def waiting(self) -> int:
@@ -160,7 +161,7 @@ class Calls:
             self._write_duplicate(call, None, {"duplicate_of": written[0].span_id.hex()})
         else:
             self._write_all(inner)
-            self._settle_inner(call)
+            self._settle_inner(call.node, call.view, call.facts, call.ref, call.deadline)
 
     def _settle_twin(self, call: Call, twin: CallRef) -> None:
         held = self._waiting.pop((twin.trace_id, twin.span_id), None)
@@ -172,75 +173,79 @@ class Calls:
         else:
             self._write_duplicate(call, None, {"duplicate_of": twin.span_id.hex()})
 
-    def _settle_inner(self, call: Call) -> None:
-        above = self._generation_above(call.node)
-        if above is not None and above.scope != call.view.scope_name:
+    def _settle_inner(self, node: Node, view: SpanView, facts: Facts, ref: CallRef, deadline: float) -> None:
+        """A call that is not known yet: most are written at once, and no object is made for them."""
+        above = self._generation_above(node)
+        if above is not None and above.scope != view.scope_name:
+            call = Call(node, view, facts, ref, deadline)
             if above.open:
                 self._hold(call)
                 self._below.setdefault(above, []).append(call.key)
                 return
-            if above.call is not None and same_call(call.ref, above.call) and not above.calls_below:
+            if above.call is not None and same_call(ref, above.call) and not above.calls_below:
                 self._write_duplicate(call, None, {"duplicate_of": above.span_id.hex()})
                 return
-        if call.facts.response_id is not None and self._partner_due(call):
-            self._hold(call)
+        if ref.response_id is not None and self._partner_due(node, ref.scope):
+            self._hold(Call(node, view, facts, ref, deadline))
             return
-        self._write(call)
+        self._write(node, view, facts, ref)
 
     def _hold(self, call: Call) -> None:
         self._waiting[call.key] = call
         self._remember(call.ref)
         self._foretell(call.node, call.view, call.facts)
 
-    def _partner_due(self, call: Call) -> bool:
+    def _partner_due(self, node: Node, scope: str) -> bool:
         """Whether a span is open that is known to describe the calls of this scope again, detached from them.
 
         A call with a place in a tree has its partner in the same trace; one that is a trace of its own may have it anywhere.
         """
-        scope = call.view.scope_name
         others = _partners(scope)
         if not others:
             return False
-        candidates = self._open_scopes() if call.node.is_entry else call.node.trace.open_scopes
+        candidates = self._open_scopes() if node.is_entry else node.trace.open_scopes
         return any(other != scope and other.startswith(others) for other in candidates)
 
     def _twin_by_id(self, ref: CallRef) -> CallRef | None:
         if ref.response_id is None:
             return None
-        known = self._by_id.get(ref.response_id)
-        if known is None:
+        other = self._by_id.get(ref.response_id)
+        if other is None:
             return None
-        other, scopes = known
+        scopes = self._described.get(ref.response_id) or {other.scope}
         # A scope that has described this call before describes another one now, under a reused id.
         if (ref.scope in scopes and not _scopes_allow(other.scope, ref.scope)) or len(scopes) >= _MAX_SCOPES:
             return None
         scopes.add(ref.scope)
+        self._described[ref.response_id] = scopes
         return other
 
     # ---------------------------------------------------------------------------------------- writing
 
     def _write_all(self, calls: Iterable[Call]) -> None:
         for call in calls:
-            self._write(call)
+            self._write_call(call)
 
-    def _write(self, call: Call) -> None:
-        ref = call.ref
+    def _write_call(self, call: Call) -> None:
+        self._write(call.node, call.view, call.facts, call.ref)
+
+    def _write(self, node: Node, view: SpanView, facts: Facts, ref: CallRef) -> None:
         self._remember(ref)
-        call.node.call = ref
-        ancestor = call.node.parent
+        node.call = ref
+        ancestor = node.parent
         while ancestor is not None:
             ancestor.remember_call(ref)
             if ancestor.type is not None and ancestor.type.is_model_call:
                 break
             ancestor = ancestor.parent
-        self._emit(call.node, call.view, call.facts, {})
+        self._emit(node, view, facts, NO_NOTE)
 
     def _write_pair(self, survivor: Call, other: Call) -> None:
         united = merge([survivor.facts, other.facts])
         united.consumed = survivor.facts.consumed
         united.metadata = dict(survivor.facts.metadata)
         united.usage = _better_usage(survivor, other)
-        self._write(replace(survivor, facts=united))
+        self._write_call(replace(survivor, facts=united, ref=_ref_of(survivor.view, united)))
         if survivor.view.trace_id != other.view.trace_id:
             self._share(survivor.node, other.node)
         self._write_duplicate(other, united, {"duplicate_of": survivor.view.span_id.hex()})
@@ -268,9 +273,10 @@ class Calls:
 
     def _remember(self, ref: CallRef) -> None:
         if ref.response_id is not None:
-            self._by_id.setdefault(ref.response_id, (ref, {ref.scope}))
+            self._by_id.setdefault(ref.response_id, ref)
             if len(self._by_id) > _MAX_REMEMBERED:
-                self._by_id.popitem(last=False)
+                oldest, _ = self._by_id.popitem(last=False)
+                self._described.pop(oldest, None)
 
 
 def same_call(one: CallRef, other: CallRef) -> bool:
@@ -280,6 +286,11 @@ def same_call(one: CallRef, other: CallRef) -> bool:
     if one.response_id is not None and other.response_id is not None:
         return one.response_id == other.response_id
     return not one.models or not other.models or bool(one.models & other.models)
+
+
+def _ref_of(view: SpanView, facts: Facts) -> CallRef:
+    models = _models(facts.request_model or "", facts.response_model or "")
+    return CallRef(view.trace_id, view.span_id, view.scope_name, models, facts.response_id)
 
 
 def _models(asked: str, answered: str) -> frozenset[str]:

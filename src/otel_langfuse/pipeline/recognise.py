@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 
 from otel_langfuse import dialects
 from otel_langfuse.model import Facts, ObservationType, SpanView
@@ -68,8 +67,10 @@ class Recogniser:
     def read_ahead(self, views: Iterable[SpanView]) -> None:
         """Reads spans whose turn comes soon; an error comes again then."""
         for view in views:
-            with suppress(BaseException):
+            try:
                 self.read(view)
+            except BaseException:  # noqa: BLE001, S110  # it comes again, and is told of then
+                pass
 
     def note(self, node: Node, view: SpanView, facts: Facts) -> bool:
         """Notes on the node what its span says; whether the span gets a row of its own."""

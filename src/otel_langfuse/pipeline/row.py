@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from otel_langfuse.model import Content, Facts, SpanView
 
-__all__ = ["Row"]
+__all__ = ["NO_NOTE", "Row"]
+
+NO_NOTE: Mapping[str, str] = MappingProxyType({})
+"""What the pipeline notes on most rows."""
 
 
 @dataclass(slots=True)
@@ -33,4 +37,4 @@ class Row:
     environment: str | None = None
     lifted_input: Content | None = None
     lifted_output: Content | None = None
-    note: Mapping[str, str] = field(default_factory=dict)
+    note: Mapping[str, str] = field(default_factory=lambda: NO_NOTE)

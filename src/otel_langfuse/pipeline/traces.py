@@ -10,6 +10,32 @@ from otel_langfuse.pipeline.tree import Node, SpanStart, Trace
 __all__ = ["Traces"]
 
 _MAX_OWED = 100_000
+_MAX_SCOPES = 256
+_LONGEST = 256  # characters of a scope's name that is remembered
+
+
+class _Counted(dict[str, bool]):
+    """By scope, whether its open spans are counted."""
+
+    def __init__(self, prefixes: tuple[str, ...]) -> None:
+        super().__init__()
+        self._prefixes = prefixes
+
+    def __missing__(self, scope: str) -> bool:
+        counted = scope.startswith(self._prefixes)
+        if len(self) < _MAX_SCOPES and len(scope) <= _LONGEST:
+            self[scope] = counted
+        return counted
+
+
+def _count(scopes: dict[str, int], scope: str, more: int = 1) -> dict[str, int]:
+    """Counts an open span of a scope, or one less; scopes without any are not there."""
+    number = scopes.get(scope, 0) + more
+    if number:
+        scopes[scope] = number
+    else:
+        del scopes[scope]
+    return scopes
 
 
 class Traces:
@@ -20,9 +46,14 @@ class Traces:
         max_open: Seconds after its last activity that a trace with open spans is remembered.
         max_nodes: Spans to remember over all traces; the longest idle go first.
         max_ids: Spans of forgotten traces to remember by their ids.
+        scopes: Prefixes of scopes whose open spans are counted.
+
+    Attributes:
+        open_scopes: Those scopes, with the number of their open spans.
+        nodes: Spans that are remembered.
     """
 
-    def __init__(self, linger: float, max_open: float, max_nodes: int, max_ids: int = 0) -> None:
+    def __init__(self, linger: float, max_open: float, max_nodes: int, max_ids: int = 0, scopes: tuple[str, ...] = ()) -> None:
         self._linger = linger
         self._max_open = max_open
         self._max_nodes = max_nodes
@@ -34,6 +65,7 @@ class Traces:
         # Of forgotten traces with rows, by trace and span id: the row that the span is, or stands below.
         self._places: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self._max_ids = max_ids
+        self._counted = _Counted(scopes)
         self.open_scopes: dict[str, int] = {}
         self.nodes = 0
 
@@ -96,9 +128,10 @@ class Traces:
 
     def _begin(self, node: Node, start: SpanStart) -> None:
         node.live, node.start_attributes, node.propagated = start.live, start.attributes, start.propagated
-        node.start_scope = start.scope
-        for scopes in (self.open_scopes, node.trace.open_scopes):
-            scopes[start.scope] = scopes.get(start.scope, 0) + 1
+        if self._counted[start.scope]:
+            node.start_scope = start.scope
+            _count(self.open_scopes, start.scope)
+            node.trace.open_scopes = _count(dict(node.trace.open_scopes), start.scope)
 
     def close(self, node: Node) -> None:
         """Notes that a span has ended, or counts as ended."""
@@ -106,12 +139,8 @@ class Traces:
         node.trace.open -= 1
         node.live = None
         if node.start_scope is not None:
-            for scopes in (self.open_scopes, node.trace.open_scopes):
-                left = scopes[node.start_scope] - 1
-                if left:
-                    scopes[node.start_scope] = left
-                else:
-                    del scopes[node.start_scope]
+            _count(self.open_scopes, node.start_scope, -1)
+            node.trace.open_scopes = _count(dict(node.trace.open_scopes), node.start_scope, -1)
 
     def rest(self, trace: Trace) -> None:
         """Lets a trace without open spans wait for late ones."""
@@ -152,6 +181,7 @@ class Traces:
         self._open.pop(trace.trace_id, None)
         self._idle.pop(trace.trace_id, None)
         self.nodes -= len(trace.nodes)
+        trace.let_go()
 
     def _note_places(self, trace: Trace) -> None:
         if trace.root is None:

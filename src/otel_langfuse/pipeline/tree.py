@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Protocol
 
 from otel_langfuse.model import Facts, ObservationType, SpanView, Value
@@ -26,6 +27,7 @@ from otel_langfuse.pipeline.root import Lifted
 __all__ = ["CallRef", "Live", "Node", "SpanStart", "Trace", "kept_parent"]
 
 _MAX_CALLS_BELOW = 8
+_NO_SCOPES: Mapping[str, int] = MappingProxyType({})
 
 
 class Live(Protocol):
@@ -143,7 +145,7 @@ class Trace:
         self.entries: list[Node] = []
         self.root: Node | None = None
         self.open = 0
-        self.open_scopes: dict[str, int] = {}
+        self.open_scopes: Mapping[str, int] = _NO_SCOPES
         self.last_seen = 0.0
         self.name: str | None = None
         self.name_rank = 0
@@ -178,6 +180,12 @@ class Trace:
             ancestor.usage_below = ancestor.usage_below or node.usage_below
             for ref in node.calls_below:
                 ancestor.remember_call(ref)
+
+    def let_go(self) -> None:
+        """Forgets its nodes, which know their trace: what is in no circle is freed at once, without the garbage collector."""
+        self.nodes.clear()
+        self.entries.clear()
+        self.root = None
 
     def root_for(self, entry: Node, recognise: Callable[[Node], bool]) -> Node:
         """The one root row of this trace, chosen when its first row is written.

@@ -15,10 +15,10 @@ from otel_langfuse.pipeline import Pipeline, SpanStart
 from otel_langfuse.pipeline.context import Context
 from otel_langfuse.sdk.context import Propagated, propagated
 from otel_langfuse.sdk.links import TraceLinks
-from otel_langfuse.sdk.live import LiveSpan, lost_to_limits, weight
+from otel_langfuse.sdk.live import LiveSpan, cut_at_limit, weight
 from otel_langfuse.sdk.queue import Entry, Views
-from otel_langfuse.views.fields import head
-from otel_langfuse.views.sdk import plain_attributes, span_view
+from otel_langfuse.views.fields import head, read
+from otel_langfuse.views.sdk import plain_attributes, view_of
 
 if TYPE_CHECKING:
     from otel_langfuse.sdk.fanout import Fanout
@@ -27,6 +27,7 @@ __all__ = ["Ended", "Passed", "Started"]
 
 # Places in a span's context: the properties of this tuple are Python functions.
 _TRACE_ID, _SPAN_ID, _FLAGS, _IS_VALID = 0, 1, 3, 5
+_CONTEXT, _BODY, _DROPPED = 0, 9, 1  # places in what was read of a span, and in its body
 _SAMPLED = 1  # in the trace flags of W3C
 _START_BYTES = 512  # a start holds little beside the span, which the application holds anyway
 
@@ -103,39 +104,42 @@ class Ended:
 
     def lose(self, entry: Entry) -> int:
         """The span, if it is sampled."""
-        lost = int(self._over(entry[1]))
+        lost = int(self._over(entry[1].context))
         if self._fanout is not None:
             self._fanout.lose(lost)
         return lost
 
-    def _over(self, span: ReadableSpan) -> bool:
-        """Forgets that the span was open; whether it is sampled."""
-        context = span.context
+    def _over(self, context: Any) -> bool:
+        """Forgets that a span was open; whether it is sampled."""
         if context is None:
             return False
         if self._links is not None:
             self._links.ended(context)
         return bool(context[_FLAGS] & _SAMPLED)
 
-    def prepare(self, entry: Entry, ended: Views) -> tuple[SpanView, ReadableSpan] | None:
-        """The view of a span that is sampled; the other copy is made now."""
-        span: ReadableSpan = entry[1]
-        if not self._over(span):
+    def prepare(self, entry: Entry, ended: Views) -> tuple[SpanView, int, int] | None:
+        """The view of a span that is sampled, and what the SDK's limits took from it; the other copy is made now."""
+        try:
+            found: Any = read(entry[1])
+        except BaseException as error:
+            if self._fanout is not None:
+                self._fanout.failed(error)  # both copies lose it
+            raise
+        context = found[_CONTEXT]
+        if not self._over(context):
             return None
         if self._fanout is not None:
-            self._fanout.take(span)
-        view = span_view(span)
+            self._fanout.take(found)
+        view = view_of(found)
         if view is None:
             return None
-        context: Any = span.context
         ended[context[:2]] = view
-        return view, span
+        return view, found[_BODY][_DROPPED], cut_at_limit(view.attributes)
 
-    def handle(self, prepared: tuple[SpanView, ReadableSpan], pipeline: Pipeline) -> None:
+    def handle(self, prepared: tuple[SpanView, int, int], pipeline: Pipeline) -> None:
         """Gives it to the pipeline."""
-        view, span = prepared
+        view, lost, cut = prepared
         pipeline.ended(view)
-        lost, cut = lost_to_limits(span)
         if lost or cut:
             pipeline.note_sdk_limits(lost, cut)
 
@@ -161,7 +165,12 @@ class Passed:
     def prepare(self, entry: Entry, _: object) -> None:
         """Encodes a span that is sampled."""
         if _sampled(entry[1]):
-            self._fanout.take(entry[1])
+            try:
+                found = read(entry[1])
+            except BaseException as error:  # noqa: BLE001  # it is not among those of the other copy
+                self._fanout.failed(error)
+            else:
+                self._fanout.take(found)
 
     def handle(self, prepared: Any, pipeline: Pipeline) -> None:
         """There is nothing left to do."""

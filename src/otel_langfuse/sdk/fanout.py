@@ -14,8 +14,6 @@ import logging
 import os
 from typing import Any
 
-from opentelemetry.sdk.trace import ReadableSpan
-
 from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.langfuse.delivery import Delivery
 from otel_langfuse.langfuse.transport import HttpPost, Transport, plain_headers
@@ -25,6 +23,7 @@ from otel_langfuse.otlp.content import Content
 from otel_langfuse.otlp.encode import SpanEncoder
 from otel_langfuse.otlp.endpoint import OtlpEndpoint
 from otel_langfuse.settings import Settings
+from otel_langfuse.views.fields import Read
 
 __all__ = ["Fanout", "fanout_of"]
 
@@ -86,19 +85,23 @@ class Fanout:
             name="otlp",
         )
 
-    def take(self, span: ReadableSpan) -> None:
-        """Encodes an ended span; never raises."""
+    def take(self, found: Read) -> None:
+        """Encodes an ended span that has been read, and changes nothing of it; never raises."""
         try:
-            encoded = self._encoder.encode(span)
+            encoded = self._encoder.encode_read(found)
             if encoded is not None:
                 self._rows.append(encoded)
         except BaseException as error:  # noqa: BLE001  # this copy must not cost Langfuse its span
-            if self._may_log("encode"):
-                # The message of an error may quote content; its type cannot.
-                logger.warning("otel-langfuse (otlp): %s while encoding a span", type(error).__name__)
-            self.counters.drop("encoding_failed", 1, _BUG_REMEDY)
+            self.failed(error)
         if len(self._rows) >= _BATCH:
             self.hand_over()
+
+    def failed(self, error: BaseException) -> None:
+        """Counts a span that could not be read or encoded."""
+        if self._may_log("encode"):
+            # The message of an error may quote content; its type cannot.
+            logger.warning("otel-langfuse (otlp): %s while encoding a span", type(error).__name__)
+        self.counters.drop("encoding_failed", 1, _BUG_REMEDY)
 
     def hand_over(self) -> None:
         """Gives delivery what was encoded."""

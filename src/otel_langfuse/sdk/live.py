@@ -13,11 +13,11 @@ from opentelemetry.sdk.environment_variables import (
 )
 from opentelemetry.sdk.trace import ReadableSpan
 
-from otel_langfuse.model import SpanView
-from otel_langfuse.views.fields import attributes_of, dropped_attributes_of, events_of
+from otel_langfuse.model import SpanView, Value
+from otel_langfuse.views.fields import attributes_of, events_of
 from otel_langfuse.views.sdk import span_view
 
-__all__ = ["LiveSpan", "lost_to_limits", "weight"]
+__all__ = ["LiveSpan", "cut_at_limit", "weight"]
 
 _SPAN_BYTES = 1024  # what a span holds besides its texts, roughly
 _ATTRIBUTE_BYTES = 64
@@ -70,13 +70,10 @@ def weight(span: ReadableSpan) -> int:
     return total
 
 
-def lost_to_limits(span: ReadableSpan) -> tuple[int, int]:
-    """How many attributes the SDK dropped beyond its number limit, and how many it cut at its length limit."""
+def cut_at_limit(attributes: Mapping[str, Value]) -> int:
+    """How many attributes of a span the SDK cut at its length limit."""
     limit = _length_limit()
-    cut = 0
-    if limit and span.attributes:
-        cut = sum(1 for value in span.attributes.values() if isinstance(value, str) and len(value) == limit)
-    return dropped_attributes_of(span), cut
+    return sum(1 for value in attributes.values() if isinstance(value, str) and len(value) == limit) if limit else 0
 
 
 @cache

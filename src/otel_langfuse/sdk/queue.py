@@ -172,15 +172,22 @@ class Queue:
             self._weigh(failed)
         taken: list[Entry] = []
         total = 0
+        ready = bool(self._weighed)  # only `_weigh` adds to them
+        next_one = self.inbox.popleft
         try:
-            while len(taken) < most and total < _HAND_BYTES:
-                size = 0
-                if self._weighed:
+            for _ in range(most):
+                if ready:
                     entry, size = self._weighed.popleft()
-                elif (entry := self.inbox.popleft())[0] is _WEIGHED:
+                    ready = bool(self._weighed)
+                elif (entry := next_one())[0] is _WEIGHED:
                     _, entry, size = entry
+                else:
+                    taken.append(entry)
+                    continue
                 taken.append(entry)
                 total += size
+                if total >= _HAND_BYTES:
+                    break
         except IndexError:
             pass  # that was all
         if total:

@@ -17,11 +17,12 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, Span
 from opentelemetry.trace import Link, SpanContext
 from opentelemetry.trace.status import Status
 
-__all__ = ["Body", "Read", "attributes_of", "copied", "dropped_attributes_of", "events_of", "head", "read", "read_event"]
+__all__ = ["Body", "Read", "attributes_of", "copied", "events_of", "head", "read", "read_event"]
 
 # Attributes, events and links, each with how many of them the SDK dropped.
 Body = tuple[dict[str, Any], int, Sequence[Event], int, Sequence[Link], int]
-Read = tuple[SpanContext | None, SpanContext | None, str, Any, int | None, int | None, Status | None, Any, Any, Body]
+# `Any` stands for contexts, whose properties are Python functions and whose fields are therefore read by index.
+Read = tuple[Any, Any, str, Any, int | None, int | None, Status | None, Any, Any, Body]
 
 # Ended spans, and open ones as the SDK makes them; subclasses of others are not among them.
 _SPANS = frozenset((ReadableSpan, Span, getattr(trace, "_Span", Span)))
@@ -36,16 +37,6 @@ def attributes_of(owner: Any) -> dict[str, Any]:
         except AttributeError:
             pass
     return copied(owner.attributes)
-
-
-def dropped_attributes_of(span: Any) -> int:
-    """How many attributes the SDK dropped from a span."""
-    if type(span) in _SPANS:
-        try:
-            return span._attributes.dropped  # type: ignore[no-any-return]
-        except AttributeError:
-            pass
-    return span.dropped_attributes  # type: ignore[no-any-return]
 
 
 def events_of(span: Any) -> Sequence[Any]:

@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from otel_langfuse.model import EMPTY, EventView, LogView, SpanView, Value
-from otel_langfuse.views.fields import attributes_of, copied, read
+from otel_langfuse.views.fields import Read, attributes_of, copied, read
 
-__all__ = ["log_view", "plain", "plain_attributes", "span_view"]
+__all__ = ["log_view", "plain", "plain_attributes", "span_view", "view_of"]
 
 
 def plain(value: object) -> Value:
@@ -33,12 +33,15 @@ def plain(value: object) -> Value:
     return str(value)
 
 
+_PLAIN_TYPES = frozenset((str, int, bool, float))
+
+
 def plain_attributes(copied: dict[str, Any]) -> Mapping[str, Value]:
     """The attributes with `plain` values; the dict is changed, so it must be the caller's to give away."""
-    if not _PLAIN_TYPES.issuperset(map(type, copied.values())):  # one call where nothing is to be done
-        for key, value in copied.items():
-            if type(value) not in _PLAIN_TYPES:
-                copied[key] = plain(value)
+    for key, value in copied.items():
+        kind = type(value)
+        if kind is not str and kind not in _PLAIN_TYPES:  # nearly all are texts
+            copied[key] = plain(value)
     return copied or EMPTY
 
 
@@ -67,29 +70,38 @@ class _Event(EventView):
 
 _TRACE_ID, _SPAN_ID, _IS_REMOTE, _IS_VALID = 0, 1, 2, 5  # places in a span's context
 _UNSET = StatusCode.UNSET  # nearly every span's; looking up an enumeration's value runs Python code
-_PLAIN_TYPES = frozenset((str, int, bool, float))
 _resources: OrderedDict[int, tuple[Resource, Mapping[str, Value]]] = OrderedDict()
+_last: tuple[Resource | None, Mapping[str, Value]] = (None, EMPTY)
 _MAX_RESOURCES = 64
 
 
 def _resource_attributes(resource: Resource) -> Mapping[str, Value]:
     """A resource's attributes, the same mapping for the same resource, so that others can cache by it."""
+    global _last
+    last = _last
+    if last[0] is resource:  # a program has one, nearly always
+        return last[1]
     known = _resources.get(id(resource))
     if known is None or known[0] is not resource:
         known = _resources[id(resource)] = (resource, plain_attributes(attributes_of(resource)))
         if len(_resources) > _MAX_RESOURCES:
             _resources.popitem(last=False)
+    _last = known
     return known[1]
 
 
-def span_view(span: ReadableSpan, attributes: dict[str, Any] | None = None) -> SpanView | None:
+def span_view(span: ReadableSpan) -> SpanView | None:
     """The view of an SDK span, ended or still open; ``None`` for a span without a valid context.
 
-    An open span has end 0. Its attributes are copied, since the application may still be writing them; ``attributes`` is
-    such a copy, if the caller has one to give away.
+    An open span has end 0. Its attributes are copied, since the application may still be writing them.
     """
-    found: tuple[Any, ...] = read(span)
-    context, above, name, kind, start, end, status, resource, scope, (held, _, events, *_) = found
+    return view_of(read(span))
+
+
+def view_of(found: Read) -> SpanView | None:
+    """The view of a span that has been read, as `span_view`; what was read is the view's from now on."""
+    context, above, name, kind, start, end, status, resource, scope, body = found
+    held, _, events, _, _, _ = body
     # By index, also below: the properties of this tuple are Python functions, and so is the value of an enumeration.
     if context is None or not context[_IS_VALID]:
         return None
@@ -103,7 +115,7 @@ def span_view(span: ReadableSpan, attributes: dict[str, Any] | None = None) -> S
         kind._value_ + 1,  # OTLP counts kinds from 1; the SDK from 0
         start or 0,
         end or 0,
-        plain_attributes(held if attributes is None else attributes),
+        plain_attributes(held),
         [_Event(event) for event in events] if events else [],
         0 if status is None or status.status_code is _UNSET else status.status_code.value,
         (status.description or "") if status is not None else "",
