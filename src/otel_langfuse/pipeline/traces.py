@@ -65,18 +65,22 @@ class Traces:
         # Of forgotten traces with rows, by trace and span id: the row that the span is, or stands below.
         self._places: OrderedDict[tuple[bytes, bytes], bytes] = OrderedDict()
         self._max_ids = max_ids
+        self._last: Trace | None = None  # the last one in `_open`, if it is known
         self._counted = _Counted(scopes)
         self.open_scopes: dict[str, int] = {}
         self.nodes = 0
 
     def of(self, trace_id: bytes, now: float) -> Trace:
         """The trace, which is active now."""
-        trace = self._open.get(trace_id)
-        if trace is not None:
-            self._open.move_to_end(trace_id)
-        else:
-            trace = self._idle.pop(trace_id) if trace_id in self._idle else Trace(trace_id)
-            self._open[trace_id] = trace
+        trace = self._last
+        if trace is None or trace.trace_id != trace_id:
+            trace = self._open.get(trace_id)
+            if trace is not None:
+                self._open.move_to_end(trace_id)
+            else:
+                trace = self._idle.pop(trace_id) if trace_id in self._idle else Trace(trace_id)
+                self._open[trace_id] = trace
+            self._last = trace
         trace.last_seen = now
         return trace
 
@@ -146,6 +150,7 @@ class Traces:
         """Lets a trace without open spans wait for late ones."""
         if not trace.open and trace.trace_id in self._open:
             self._idle[trace.trace_id] = self._open.pop(trace.trace_id)
+            self._last = None
 
     def owe(self, trace_id: bytes, span_id: bytes) -> None:
         """Remembers that a placeholder was written for a span."""
@@ -180,6 +185,7 @@ class Traces:
             self._note_places(trace)
         self._open.pop(trace.trace_id, None)
         self._idle.pop(trace.trace_id, None)
+        self._last = None
         self.nodes -= len(trace.nodes)
         trace.let_go()
 

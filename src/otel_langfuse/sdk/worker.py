@@ -24,7 +24,9 @@ _HANDFUL = 32  # entries, a start or an end each, that take each step together a
 _FIRST = 4  # likewise, until it is known how long they take
 _STEP = 0.004  # seconds that a handful should take at the most
 _RESTS = 8  # entries between two looks at the clock
-_SLICE = 0.001  # seconds of mapping after which the worker lets other threads run
+# Seconds of mapping after which the worker naps, so that other threads run. A nap costs about as much as mapping a span, so
+# they become fewer while nobody brings anything; the interpreter would let others wait for 5 ms.
+_SLICE, _LONGEST_SLICE = 0.001, 0.004
 _NAP = 0.00005
 
 
@@ -66,12 +68,13 @@ class Worker:
         self._ended: Views = {}
         self._steps: deque[tuple[Kind, Any]] = deque()
         self._handful = min(_FIRST, _HANDFUL)
+        self._slice = _SLICE
         self._nap_at = 0.0
 
     def work_off(self) -> None:
         """Takes what is queued, until nothing is, or `stop`; hands its rows over."""
         begun = time.monotonic()
-        due, self._nap_at = begun + self._interval, begun + _SLICE
+        due, self._nap_at = begun + self._interval, begun + self._slice
         self._handle()  # what is left when somebody flushes from within the worker
         while not self.stop and (entries := self._queue.take(self._handful, self._failed)):
             begun, taken = time.monotonic(), len(entries)
@@ -149,6 +152,9 @@ class Worker:
         now = time.monotonic()
         if now >= self._nap_at and not self.awaited:
             if self._queue.bytes < self._calm_bytes:
+                waiting = len(self._queue)
                 time.sleep(_NAP)
                 now = time.monotonic()
-            self._nap_at = now + _SLICE
+                busy = len(self._queue) > waiting
+                self._slice = _SLICE if busy else min(2 * self._slice, _LONGEST_SLICE)
+            self._nap_at = now + self._slice
