@@ -90,11 +90,13 @@ def varying(row: Row) -> dict[str, AttributeValue]:
     """
     facts = row.facts
     out: dict[str, AttributeValue] = {}
-    if text := input_text(facts.input, facts.system, facts.tools) or lifted_text(row.lifted_input):
+    said = facts.input is not None or facts.system is not None or facts.tools  # an entry span mostly has nothing of its own
+    if text := (said and input_text(facts.input, facts.system, facts.tools)) or lifted_text(row.lifted_input):
         out["langfuse.observation.input"] = text
     if text := output_text(facts.output) or lifted_text(row.lifted_output):
         out["langfuse.observation.output"] = text
-    _usage(out, facts)
+    if facts.usage is not None or facts.cost is not None or facts.level is not None:
+        _usage(out, facts)
     if facts.first_token_ns is not None:
         _put(out, "langfuse.observation.completion_start_time", _iso(facts.first_token_ns))
     if row.trace_name:

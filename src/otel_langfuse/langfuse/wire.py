@@ -161,14 +161,13 @@ def span_head(
     An empty ``parent_id`` leaves the field out: eight zero bytes would count as a parent.
     """
     text = name.encode("utf-8", "replace")
+    size = len(text)
+    length = _SMALL[size] if size < 0x80 else varint(size)
     times = _TIMES.pack(0x39, start_ns, 0x41, end_ns)
-    if parent_id and len(parent_id) == len(span_id) == 8 and len(trace_id) == 16:
-        head = (b"\x0a\x10", trace_id, b"\x12\x08", span_id, b"\x22\x08", parent_id, b"\x2a", varint(len(text)), text)
-        return [*head, b"\x30", varint(kind), times]
     parts = [b"\x0a", _SMALL[len(trace_id)], trace_id, b"\x12", _SMALL[len(span_id)], span_id]
     if parent_id:
         parts += (b"\x22", _SMALL[len(parent_id)], parent_id)
-    parts += (b"\x2a", varint(len(text)), text, b"\x30", varint(kind), times)
+    parts += (b"\x2a", length, text, b"\x30", _SMALL[kind], times)
     return parts
 
 
