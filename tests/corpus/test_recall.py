@@ -133,6 +133,27 @@ def test_many_attributes_of_a_few_values_each_are_recalled_all_the_same() -> Non
     assert not last.steady
 
 
+def test_metadata_that_keeps_being_new_is_looked_up_no_more() -> None:
+    copy = LangfuseCopy()
+    for number in range(1, 1500):
+        beside: dict[str, Value] = {f"new.{key}": f"{key}-{number}" for key in range(10)}
+        (row,) = convert_all([span(number, attributes={**CHAT, **beside})], []).rows
+        copy.finish(row)
+    known = copy._key_values._keys
+    kinds = {known[f"langfuse.observation.metadata.new.{key}"].kind for key in range(10)}
+    assert kinds == {None}
+
+
+def test_a_large_attribute_does_not_empty_what_others_remember() -> None:
+    views = [span(number, attributes={**CHAT, "kept.beside": "x"}) for number in range(1, 4)]
+    before = [read(view).stock for view in views][-1]
+    for number in range(30):
+        read(span(1, attributes={**CHAT, f"large.{number}": "y" * 1_000_000}))
+    again = read(span(9, attributes={**CHAT, "kept.beside": "x"})).stock
+    assert before is not None
+    assert again is before
+
+
 @pytest.mark.parametrize(
     "beside",
     [

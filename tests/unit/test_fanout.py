@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanContext, TraceFlags
 
 from otel_langfuse import LangfuseSpanExporter, LangfuseSpanProcessor
 from otel_langfuse.langfuse.transport import Answer, TransportError
@@ -261,6 +262,20 @@ def test_a_span_that_cannot_be_read_is_lost_to_both_and_counted_by_both(
         assert processor.status()["dropped"] == {"mapping_failed": 3}
         assert status(processor)["dropped"] == {"encoding_failed": 3}
     assert PROMPT not in caplog.text
+
+
+def test_a_span_that_cannot_be_read_and_is_not_sampled_is_nobodys_loss(langfuse: FakeLangfuse, tempo: Backend) -> None:
+    class Unreadable(ReadableSpan):
+        @property
+        def attributes(self) -> NoReturn:
+            raise ValueError("a defect")
+
+    with both(langfuse) as (_, processor):
+        processor.on_end(Unreadable("x", SpanContext(1, 2, False, TraceFlags(0))))
+        processor.on_end(Unreadable("y", SpanContext(1, 3, False, TraceFlags(1))))
+        processor.force_flush()
+        assert processor.status()["dropped"] == {"mapping_failed": 1}
+        assert status(processor)["dropped"] == {"encoding_failed": 1}
 
 
 def test_an_attribute_that_otlp_cannot_hold_is_counted(langfuse: FakeLangfuse, tempo: Backend) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otel_langfuse.counters import Counters
-from otel_langfuse.model import LogView
+from otel_langfuse.model import LogView, SpanView
 from otel_langfuse.pipeline import Options, Pipeline
 from otel_langfuse.testing import FakeClock
 from support import CHAT, TRACE, Out, chat, convert_all, span, started
@@ -320,3 +320,21 @@ def test_a_replay_does_not_hold_what_it_has_read() -> None:
     views = [chat(1), *(chat(number, 1) for number in range(2, 200))]
     assert len(convert_all(views).rows) == 199
     assert not any(view.facts for view in views)
+
+
+def test_a_filter_that_ends_everything_does_not_move_the_span_in_hand() -> None:
+    out = Out()
+
+    def ends_everything(view: SpanView) -> None:
+        if view.span_id == found[1].span_id and not closed:
+            closed.append(True)
+            pipe.close()
+
+    closed: list[bool] = []
+    pipe = Pipeline(out, should_export=ends_everything)
+    found = [chat(1, 9), chat(2, 9)]  # two below a parent that is never seen: the first is the trace's root
+    for view in found:
+        pipe.ended(view)
+    assert closed
+    assert [row.is_root for row in out.rows] == [True, False]
+    assert out.rows[1].parent_id == found[0].span_id

@@ -13,7 +13,8 @@ by the rows of the readers' tables. Rules:
 - A field that varies and has two keys, or one key that readers take differently, is none of these: which of them wins is
   the readers' to say. Where that is so of content, the shape is given up.
 - What no reader takes shows as metadata. Most of it is the same from span to span, so it counts as deciding, and what is
-  encoded of it is shared; an attribute that has been seen with more than a few values, or with a long one, is taken anew.
+  encoded of it is shared; an attribute that has been seen with more than a few values, or with a long one, is taken anew. If
+  so many sets of values come that they have no room, one with two values is; if one set is too large, all are.
 - Of what varies nothing is kept, of what decides everything. Bounded: 64 sets of deciding values of 4 KiB for each shape
   and scope, 8 MiB in all.
 """
@@ -110,9 +111,11 @@ class Memory:
         _memories.add(self)
 
     def _start_anew(self) -> None:
-        """Chooses what decides. Both parts change at once: other threads may be reading."""
-        steady = frozenset(self._seen)
-        self._lookup = _getter([key for key in self._keys if key in self._decided or key in steady]), steady
+        """Chooses what decides. Both parts change at once: other threads may be reading, and choosing."""
+        steady: frozenset[str] | None = None
+        while steady is None or not steady <= self._seen.keys():
+            steady = frozenset(self._seen)
+            self._lookup = _getter([key for key in self._keys if key in self._decided or key in steady]), steady
         self._known = {}
         self._hits = self._misses = 0
 
@@ -203,10 +206,13 @@ class Memory:
             except ValueError:
                 found.append(key)
                 continue
+            if len(value) > _SHORT:
+                found.append(key)
+                continue
             if value not in values:
                 values.add(value)
                 _account(len(value))
-            if len(values) > most or len(value) > _SHORT:
+            if len(values) > most:
                 found.append(key)
         for key in found:
             self._seen.pop(key, None)

@@ -39,6 +39,8 @@ _LONGEST_SHARED = 65_536
 class _Shared:
     """Texts of what many calls have in common, which is read once (`dialects.constants`) and is therefore one object.
 
+    The last 16 of other objects are held along, too, each until it is pushed out.
+
     Args:
         write: Makes the text.
     """

@@ -237,13 +237,12 @@ class LangfuseCopy:
         view = row.view
         pieces = span_head(view.trace_id, view.span_id, row.parent_id, row.name, view.kind, view.start_ns, view.end_ns)
         pieces.append(ready.common)
-        add = self._key_values.add
         for key, name, after in ready.loose:
             shown = as_metadata(view.attributes[key])
             if shown:
-                add(pieces, {name: shown})
+                self._key_values.add_one(pieces, name, shown)
             pieces.append(after)
-        add(pieces, varying(row))
+        self._key_values.add(pieces, varying(row))
         if view.status_code or view.status_message:
             pieces.append(encode_status(view.status_code, view.status_message))
         span = b"".join(pieces)

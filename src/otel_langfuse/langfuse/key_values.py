@@ -121,6 +121,11 @@ class KeyValues:
             else:
                 self._add_other(parts, name, value)
 
+    def add_one(self, parts: list[bytes], key: str, value: Any) -> None:
+        """Appends an attribute that stands apart from the others of its mapping, which `add` takes."""
+        self.add(parts, {key: value})
+        self._seen -= 1  # mappings are counted
+
     def _head(self, known: _Key, size: int) -> bytes:
         """What stands before a short text of a length."""
         head = b"".join((self._tag, varint(len(known.name) + 4 + size), known.name, _TEXT[size]))

@@ -182,10 +182,12 @@ class Trace:
                 ancestor.remember_call(ref)
 
     def let_go(self) -> None:
-        """Forgets its nodes, which know their trace: what is in no circle is freed at once, without the garbage collector."""
+        """Forgets its nodes, which know their trace: what is in no circle is freed at once, without the garbage collector.
+
+        Its root stays: a span may be on its way through the pipeline when a callback of the user's ends everything.
+        """
         self.nodes.clear()
         self.entries.clear()
-        self.root = None
 
     def root_for(self, entry: Node, recognise: Callable[[Node], bool]) -> Node:
         """The one root row of this trace, chosen when its first row is written.

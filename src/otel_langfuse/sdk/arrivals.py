@@ -6,7 +6,7 @@ more once it has ended. What is only known at its start goes along: its context,
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -27,8 +27,9 @@ __all__ = ["Ended", "Passed", "Started"]
 
 # Places in a span's context: the properties of this tuple are Python functions.
 _TRACE_ID, _SPAN_ID, _FLAGS, _IS_VALID = 0, 1, 3, 5
-_CONTEXT, _BODY, _DROPPED = 0, 9, 1  # places in what was read of a span, and in its body
+_BODY, _DROPPED = 9, 1  # places in what was read of a span, and in its body
 _SAMPLED = 1  # in the trace flags of W3C
+_Cut: TypeAlias = "tuple[SpanView, int, int]"  # with how many attributes the SDK dropped, and how many it cut
 _START_BYTES = 512  # a start holds little beside the span, which the application holds anyway
 
 
@@ -72,7 +73,7 @@ class Started:
             context[_SPAN_ID].to_bytes(8, "big"),
             parent[_SPAN_ID].to_bytes(8, "big") if parent is not None and parent[_IS_VALID] else b"",
             start_ns or 0,
-            scope.name if scope is not None else "",
+            (scope.name or "") if scope is not None else "",
             LiveSpan(span, ended),
             _context(inherited) if inherited is not None else None,
             plain_attributes(given) if given else None,
@@ -117,31 +118,34 @@ class Ended:
             self._links.ended(context)
         return bool(context[_FLAGS] & _SAMPLED)
 
-    def prepare(self, entry: Entry, ended: Views) -> tuple[SpanView, int, int] | None:
-        """The view of a span that is sampled, and what the SDK's limits took from it; the other copy is made now."""
+    def prepare(self, entry: Entry, ended: Views) -> SpanView | _Cut | None:
+        """The view of a span that is sampled; the other copy is made now."""
+        context = entry[1].context
+        if not self._over(context):
+            return None
         try:
             found: Any = read(entry[1])
         except BaseException as error:
             if self._fanout is not None:
                 self._fanout.failed(error)  # both copies lose it
             raise
-        context = found[_CONTEXT]
-        if not self._over(context):
-            return None
         if self._fanout is not None:
             self._fanout.take(found)
         view = view_of(found)
         if view is None:
             return None
         ended[context[:2]] = view
-        return view, found[_BODY][_DROPPED], cut_at_limit(view.attributes)
+        dropped, cut = found[_BODY][_DROPPED], cut_at_limit(view.attributes)
+        return (view, dropped, cut) if dropped or cut else view
 
-    def handle(self, prepared: tuple[SpanView, int, int], pipeline: Pipeline) -> None:
+    def handle(self, prepared: SpanView | _Cut, pipeline: Pipeline) -> None:
         """Gives it to the pipeline."""
-        view, lost, cut = prepared
-        pipeline.ended(view)
-        if lost or cut:
-            pipeline.note_sdk_limits(lost, cut)
+        if type(prepared) is tuple:
+            view, dropped, cut = prepared
+            pipeline.ended(view)
+            pipeline.note_sdk_limits(dropped, cut)
+        else:
+            pipeline.ended(cast("SpanView", prepared))
 
 
 class Passed:

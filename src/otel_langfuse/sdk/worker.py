@@ -23,6 +23,7 @@ __all__ = ["Worker"]
 _HANDFUL = 32  # entries, a start or an end each, that take each step together at the most
 _FIRST = 4  # likewise, until it is known how long they take
 _STEP = 0.004  # seconds that a handful should take at the most
+_ENCODED = 3  # part of a handful whose rows are encoded together at the least: until then all they are made of is held
 _RESTS = 8  # entries between two looks at the clock
 # Seconds of mapping after which the worker naps, so that other threads run. A nap costs about as much as mapping a span, so
 # they become fewer while nobody brings anything; the interpreter would let others wait for 5 ms.
@@ -80,7 +81,7 @@ class Worker:
             begun, taken = time.monotonic(), len(entries)
             self._prepare(entries)
             self._handle()
-            if len(self._rows) >= self._handful:
+            if len(self._rows) >= max(1, self._handful // _ENCODED):
                 self.hand_over()
             now = time.monotonic()
             # Large spans take long, and hold much: fewer of them at a time.
