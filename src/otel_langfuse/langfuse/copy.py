@@ -178,7 +178,6 @@ class LangfuseCopy:
         self._masker = masker
         self._inline_bytes = inline_bytes
         self._resources: OrderedDict[int, tuple[Mapping[str, Value], bytes]] = OrderedDict()
-        self._last_resource: tuple[Mapping[str, Value] | None, bytes] = (None, b"")
         self._scopes: dict[tuple[str, str], bytes] = {}
         self.start_empty()
 
@@ -248,9 +247,7 @@ class LangfuseCopy:
         span = b"".join(pieces)
         if len(span) > self._inline_bytes and _MARK in span:
             return None
-        known = self._last_resource
-        resource = known[1] if known[0] is view.resource else self._resource(view.resource)
-        scope = self._scopes.get((view.scope_name, view.scope_version)) or self._scope(view.scope_name, view.scope_version)
+        resource, scope = self._resource(view.resource), self._scope(view.scope_name, view.scope_version)
         texts = _texts(row, span) if len(span) >= _LONG else ()
         return EncodedSpan(view.trace_id, view.span_id, resource, scope, span, b"", b"", texts)  # by position: half the time
 
@@ -268,7 +265,6 @@ class LangfuseCopy:
     def _resource(self, resource: Mapping[str, Value]) -> bytes:
         known = self._resources.get(id(resource))
         if known is not None and known[0] is resource:
-            self._last_resource = known
             return known[1]
         plain: dict[str, AttributeValue] = {}
         for key, value in resource.items():
