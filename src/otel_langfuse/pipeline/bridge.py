@@ -238,8 +238,7 @@ class Pipeline:
 
     def _foretell(self, node: Node, view: SpanView, facts: Facts) -> None:
         """Ancestors that end while a call below them waits must not count its tokens again, nor miss its words."""
-        if facts.usage is not None:
-            self._enricher.mark_usage(node)
+        self._enricher.mark_usage(node, facts)
         if facts.type is ObservationType.GENERATION and not node.is_entry:
             self._enricher.lift(node, view, facts)
 
@@ -253,9 +252,7 @@ class Pipeline:
         if facts.started_ns is not None:
             view = replace(view, start_ns=facts.started_ns)
         node.type = facts.type or node.type
-        is_call = facts.type is not None and facts.type.is_model_call
-        if not is_call:
-            facts = self._enricher.own_usage(node, facts)
+        facts = self._enricher.own_usage(node, facts)
         parent = kept_parent(node, self._recogniser.look)
         if parent is not None:
             parent.promised = True
@@ -267,8 +264,7 @@ class Pipeline:
         self._moved += (parent.span_id if parent is not None else b"") != view.parent_id
         if note:
             self._counters.count("merged_calls", not note.keys().isdisjoint(("duplicate_of", "repeats_calls")))
-        if facts.usage is not None:
-            self._enricher.mark_usage(node)
+        self._enricher.mark_usage(node, facts)
         self._write_pending(node)
 
     def _write_pending(self, node: Node) -> None:

@@ -87,11 +87,8 @@ class Enricher:
         other.entry.found = replace(found, trace_name=None, workflow=None, release=None, version=None, environment=None)
 
     def own_usage(self, node: Node, facts: Facts) -> Facts:
-        """Agents and chains that repeat their children carry no usage; nor a model, which Langfuse would bill.
-
-        Not for model calls, whose usage is their own.
-        """
-        if facts.type is None or facts.dialect == "langfuse":
+        """Agents and chains that repeat their children carry no usage; nor a model, which Langfuse would bill."""
+        if facts.type is None or facts.type.is_model_call or facts.dialect == "langfuse":
             return facts
         if facts.usage is not None and not node.usage_below:
             return facts
@@ -102,8 +99,10 @@ class Enricher:
             metadata.setdefault("model", facts.model)
         return replace(facts, usage=None, cost=None, request_model=None, response_model=None, metadata=metadata)
 
-    def mark_usage(self, node: Node) -> None:
+    def mark_usage(self, node: Node, facts: Facts) -> None:
         """Notes on the ancestors that usage is counted below them."""
+        if facts.usage is None:
+            return
         ancestor = node.parent
         while ancestor is not None and not ancestor.usage_below:
             ancestor.usage_below = True
@@ -111,30 +110,20 @@ class Enricher:
 
     def _context(self, node: Node, view: SpanView) -> Context:
         """What holds for a span when it is written; what it says itself is noted on the entry."""
-        layers: list[Context] = []  # those that say something: few do
-        if node.propagated is not None:
-            layers.append(node.propagated)
-        if node.own is not None:
-            layers.append(node.own)
+        layers: list[Context | None] = [node.propagated, node.own]
         ancestor, height = node.parent, 0
         while ancestor is not None:
             if height >= _MAX_HEIGHT:
                 ancestor = node.entry  # the last one asked
             if self._look(ancestor) or ancestor.promised or ancestor.parent is None:
-                if ancestor.propagated is not None:
-                    layers.append(ancestor.propagated)
-                if ancestor.own is not None:
-                    layers.append(ancestor.own)
+                layers += (ancestor.propagated, ancestor.own)
             ancestor, height = ancestor.parent, height + 1
         if node.parent is None:
-            if node.found is not None:
-                layers.append(node.found)
+            layers.append(node.found)
         elif node.own is not None or node.propagated is not None:
             self._note_on_entry(node)
-        base = self._base if view.resource is self._resource else self._beneath(view.resource)
-        if base is not None:
-            layers.append(base)
-        return contexts.combine(layers) if len(layers) > 1 else layers[0] if layers else contexts.NOTHING
+        layers.append(self._beneath(view.resource))
+        return contexts.combine(layers)
 
     def _note_on_entry(self, node: Node) -> None:
         """What is found below an entry span also goes on its row, as long as that is to come; bounded."""
