@@ -99,22 +99,26 @@ class TraceLinks:
             context, held, scope = span.context, dict(span.attributes or {}), span.instrumentation_scope
             scope = scope.name if scope is not None else ""
         trace_id = context[0]  # by index: the properties of this tuple are Python functions
-        entry: Any = self._entries.get(trace_id)
-        if type(entry) is int:
+        entries = self._entries
+        entry: Any = entries.get(trace_id)
+        if entry.__class__ is int:
             return held.copy()  # type: ignore[no-any-return]
-        if _known[scope] or not _KEYS.isdisjoint(held):
-            given: dict[str, Any] = held.copy()
-            if context[3] & _SAMPLED:
-                url = self._prefix + trace_id.to_bytes(16, "big").hex()
-                _set(span, url, None)  # nobody else has it yet
-                if entry is not None:
-                    _set(entry, url, getattr(entry, "_lock", None))
-                    context = entry.context
-                self._entries[trace_id] = context[1]
-            return given
-        if entry is None:
-            self._entries[trace_id] = span
-        return None
+        if not _known[scope] and _KEYS.isdisjoint(held):
+            if entry is None:
+                entries[trace_id] = span
+            return None
+        given: dict[str, Any] = held.copy()
+        if context[3] & _SAMPLED:
+            url = self._prefix + format(trace_id, "032x")
+            _set(span, url, None)  # nobody else has it yet
+            if entry is not None:
+                try:
+                    lock, context = entry._lock, entry._context  # noqa: SLF001
+                except AttributeError:
+                    lock, context = None, entry.context
+                _set(entry, url, lock)
+            entries[trace_id] = context[1]
+        return given
 
     def make_room(self) -> None:
         """Forgets the oldest traces beyond the bound; the worker calls it for each start."""

@@ -75,7 +75,8 @@ class LangfuseSpanProcessor(SpanProcessor):
         if not self._settings.configured and self._settings.fanout != "otlp":
             return
         try:
-            self._engine = Engine(settings, mask=custom, should_export=should_export, transport=transport)
+            self._engine = engine = Engine(settings, mask=custom, should_export=should_export, transport=transport)
+            self._queue, self._offer = engine.queue, engine.offer
             if not self._settings.configured:
                 self._pass_on()
                 return
@@ -133,58 +134,60 @@ class LangfuseSpanProcessor(SpanProcessor):
                 engine.fanout = None
                 self._ended = Ended(self._links)
 
-    def _yields(self, span: Span) -> bool:
-        """Whether a Langfuse SDK on the same provider sends the same; looks when a processor has come or gone."""
-        beside = _processors_of(span)
-        if beside is not self._beside:
-            self._beside = beside
-            self._leave_to_the_first(beside)
-            other = processor_that_sends_the_same(beside, self._settings.public_key)
-            if other is not None and not self._yielded and self._engine is not None:
-                logger.warning(
-                    "otel-langfuse yields: %s sends the same spans to the same Langfuse project. To let otel-langfuse "
-                    "do it, write Langfuse(span_exporter=LangfuseSpanExporter()) or give the Langfuse SDK a provider "
-                    "of its own.",
-                    other,
-                )
-                registry.engines.discard(self._engine)
-            if other is not None and not self._yielded:
-                self._yielded = True
-                self._pass_on()
+    def _yields(self, beside: Sequence[object]) -> bool:
+        """Whether a Langfuse SDK on the same provider sends the same; to be asked when a processor has come or gone."""
+        self._beside = beside
+        self._leave_to_the_first(beside)
+        other = processor_that_sends_the_same(beside, self._settings.public_key)
+        if other is not None and not self._yielded and self._engine is not None:
+            logger.warning(
+                "otel-langfuse yields: %s sends the same spans to the same Langfuse project. To let otel-langfuse "
+                "do it, write Langfuse(span_exporter=LangfuseSpanExporter()) or give the Langfuse SDK a provider "
+                "of its own.",
+                other,
+            )
+            registry.engines.discard(self._engine)
+            self._yielded = True
+            self._pass_on()
         return self._yielded
 
     # ------------------------------------------------------------------------------ SpanProcessor
 
     def on_start(self, span: Span, parent_context: OtelContext | None = None) -> None:
         """Queues the span, its context, and the start attributes of what may be a GenAI span."""
-        engine = self._engine
-        if self._idle or engine is None:
+        if self._idle:
             return
         try:
-            if _processors_of(span) is not self._beside and self._yields(span):
+            try:
+                # The provider's processors, of which the SDK has no public list; it makes a new tuple for each change.
+                beside = span._span_processor._span_processors  # type: ignore[attr-defined]  # noqa: SLF001
+            except AttributeError:
+                beside = ()
+            if beside is not self._beside and self._yields(beside):
                 return
             links = self._links
             attributes = attributes_of(span) if links is None else links.started(span)
             entry = (self._started, span, get_current() if parent_context is None else parent_context, attributes)
-            queue = engine.queue
-            if len(queue.inbox) < queue.calm:
-                queue.inbox.append(entry)
+            queue = self._queue
+            inbox = queue.inbox
+            if len(inbox) < queue.calm:
+                inbox.append(entry)
             else:
-                engine.offer(entry)
+                self._offer(entry)
         except Exception as error:  # noqa: BLE001  # border to the host
             report("on_start", error)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Queues the ended span."""
-        engine = self._engine
-        if self._silent or engine is None:
+        if self._silent:
             return
         try:
-            queue = engine.queue
-            if len(queue.inbox) < queue.calm:
-                queue.inbox.append((self._ended, span))
+            queue = self._queue
+            inbox = queue.inbox
+            if len(inbox) < queue.calm:
+                inbox.append((self._ended, span))
             else:
-                engine.offer((self._ended, span))
+                self._offer((self._ended, span))
         except Exception as error:  # noqa: BLE001  # border to the host
             report("on_end", error)
 
@@ -225,11 +228,3 @@ def report(where: str, error: Exception) -> None:
     """Says at most once a minute that something failed at a border to the host; never what it was about."""
     if _may_log(where):
         logger.warning("otel-langfuse: %s in %s; the span is not sent to Langfuse", type(error).__name__, where)
-
-
-def _processors_of(span: Span) -> Any:
-    """The processors of the span's provider, of which the SDK has no public list; it makes a new tuple for each change."""
-    try:
-        return span._span_processor._span_processors  # type: ignore[attr-defined]  # noqa: SLF001
-    except AttributeError:
-        return ()
