@@ -23,6 +23,7 @@ from bench.envs import ENVS, ROOT, python_of
 from bench.plan import GROUPS, Step, steps
 from bench.report import write_report
 from bench.running import Sink, run
+from bench.turns import take_turns
 
 
 def main() -> int:
@@ -71,6 +72,9 @@ def measure(groups: list[str], rounds: int, raw: Path, samples: list[dict[str, A
             for at, step in enumerate(todo):
                 print(f"round {number + 1}/{rounds} {at + 1}/{len(todo)} {step.measure} {step.candidate} {step.task}")
                 samples += one(sink, step, number)
+            if "turns" in groups:
+                print(f"round {number + 1}/{rounds} turns")
+                samples += take_turns(sink, number, quick=quick)
             # These do nothing but wait, so they can wait together.
             with ThreadPoolExecutor(len(patient) or 1) as pool:
                 for found in pool.map(lambda step, n=number: one(sink, step, n, count=False), patient):

@@ -54,6 +54,7 @@ CANDIDATES: dict[str, Kind] = {
     "langfuse": Kind(python="bench-langfuse", langfuse=True),
     "langfuse_filtered": Kind(python="bench-langfuse", langfuse=True, all_rows=False),
     "ours": Kind(langfuse=True),
+    "ours_unlinked": Kind(langfuse=True),
     "ours_fanout": Kind(tempo=True, langfuse=True),
     "ours_both": Kind(tempo=True, langfuse=True),
     "ours_env": Kind(launcher=True, tempo=True, langfuse=True),
@@ -162,6 +163,11 @@ def _ours(candidate: Candidate, endpoints: Endpoints) -> None:
     candidate.status = processor.status
 
 
+def _ours_unlinked(candidate: Candidate, endpoints: Endpoints) -> None:
+    os.environ["OTEL_LANGFUSE_SET_TRACE_URL"] = "false"
+    _ours(candidate, endpoints)
+
+
 def _ours_both(candidate: Candidate, endpoints: Endpoints) -> None:
     _ours(candidate, endpoints)
     _otlp(candidate, endpoints)
@@ -181,6 +187,7 @@ _BUILDERS: dict[str, Callable[[Candidate, Endpoints], None]] = {
     "langfuse": _langfuse,
     "langfuse_filtered": _langfuse_filtered,
     "ours": _ours,
+    "ours_unlinked": _ours_unlinked,
     "ours_fanout": _ours_fanout,
     "ours_both": _ours_both,
 }

@@ -9,6 +9,7 @@ TITLES = {
     "langfuse": "Langfuse SDK, every span",
     "langfuse_filtered": "Langfuse SDK, its own filter (chat spans only)",
     "ours": "otel-langfuse",
+    "ours_unlinked": "otel-langfuse, without the link on spans",
     "ours_fanout": "otel-langfuse, both copies from one queue",
     "ours_both": "otel-langfuse + OTLP HTTP exporter",
     "ours_env": "the same two, by environment variables",

@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+__all__ = ["candidate_of", "drive", "main"]
+
 CHUNK = 40  # spans between two looks at the clock
 
 
@@ -22,13 +24,14 @@ def main(argv: list[str]) -> None:
     sys.stdout.flush()
 
 
-def _candidate(task: dict[str, Any]) -> Any:
+def candidate_of(task: dict[str, Any]) -> Any:
+    """The candidate of a task, set up in this process."""
     from bench.candidates import Endpoints, build
 
     return build(task["candidate"], Endpoints(**task["endpoints"]))
 
 
-def _drive(unit: Any, texts: Any, spans: int, rate: float, per_unit: int = 2) -> tuple[int, float]:
+def drive(unit: Any, texts: Any, spans: int, rate: float, per_unit: int = 2) -> tuple[int, float]:
     """Creates ``spans`` spans at ``rate`` a second (0: as fast as it goes); returns how many, and CPU of this thread."""
     made, spent = 0, 0.0
     begin = time.perf_counter()
@@ -50,7 +53,7 @@ def cpu(task: dict[str, Any]) -> dict[str, Any]:
     from bench import workload
 
     shape = task.get("shape", "pair")
-    candidate = _candidate(task)
+    candidate = candidate_of(task)
     tracer = candidate.tracer
     texts = workload.Texts(task["size"])
     close = None
@@ -67,11 +70,11 @@ def cpu(task: dict[str, Any]) -> dict[str, Any]:
         unit = workload.plain_pair(tracer)
     else:
         unit = workload.pair(tracer)
-    _drive(workload.pair(tracer), texts, 200, 4000)
+    drive(workload.pair(tracer), texts, 200, 4000)
     candidate.flush()
     gc.collect()
     process, thread, wall = time.process_time(), time.thread_time(), time.perf_counter()
-    made, app = _drive(unit, texts, task["spans"], task["rate"], per_unit)
+    made, app = drive(unit, texts, task["spans"], task["rate"], per_unit)
     late = (time.perf_counter() - wall) * task["rate"] / made if task["rate"] else 0.0
     candidate.flush()
     process, thread = time.process_time() - process, time.thread_time() - thread
@@ -94,12 +97,12 @@ def latency(task: dict[str, Any]) -> dict[str, Any]:
     """Wall time of ending one span, and of making one trace, at a steady rate."""
     from bench import workload
 
-    candidate = _candidate(task)
+    candidate = candidate_of(task)
     tracer = candidate.tracer
     texts = workload.Texts(task["size"])
     ends: list[int] = []
     traces: list[int] = []
-    _drive(workload.pair(tracer), texts, 400, 2000)
+    drive(workload.pair(tracer), texts, 400, 2000)
     unit = workload.timed_pair(tracer, time.perf_counter_ns, ends, traces)
     begin, made = time.perf_counter(), 0
     while made < task["spans"]:
@@ -124,12 +127,12 @@ def burst(task: dict[str, Any]) -> dict[str, Any]:
     """As many spans as fast as they can be made, then flush; loss is counted where they arrive."""
     from bench import workload
 
-    candidate = _candidate(task)
+    candidate = candidate_of(task)
     texts = workload.Texts(task["size"])
-    _drive(workload.pair(candidate.tracer), texts, 200, 4000)
+    drive(workload.pair(candidate.tracer), texts, 200, 4000)
     candidate.flush()
     before, begin = _rss(), time.perf_counter()
-    made, _ = _drive(workload.pair(candidate.tracer), texts, task["spans"], 0)
+    made, _ = drive(workload.pair(candidate.tracer), texts, task["spans"], 0)
     created = time.perf_counter() - begin
     candidate.flush()
     flushed = time.perf_counter() - begin
@@ -149,8 +152,8 @@ def dead(task: dict[str, Any]) -> dict[str, Any]:
     """Shutdown while nobody answers. The caller measures until the process is gone."""
     from bench import workload
 
-    candidate = _candidate(task)
-    _drive(workload.pair(candidate.tracer), workload.Texts(task["size"]), task["spans"], 2000)
+    candidate = candidate_of(task)
+    drive(workload.pair(candidate.tracer), workload.Texts(task["size"]), task["spans"], 2000)
     begin = time.monotonic()
     if task["candidate"] != "ours_env":
         candidate.shutdown()
