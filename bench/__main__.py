@@ -74,7 +74,10 @@ def measure(groups: list[str], rounds: int, raw: Path, samples: list[dict[str, A
                 samples += one(sink, step, number)
             if "turns" in groups:
                 print(f"round {number + 1}/{rounds} turns")
-                samples += take_turns(sink, number, quick=quick)
+                try:
+                    samples += take_turns(sink, number, quick=quick)
+                except (RuntimeError, OSError) as error:
+                    print(f"failed: {error}", file=sys.stderr)
             # These do nothing but wait, so they can wait together.
             with ThreadPoolExecutor(len(patient) or 1) as pool:
                 for found in pool.map(lambda step, n=number: one(sink, step, n, count=False), patient):

@@ -24,6 +24,7 @@ __all__ = ["CANDIDATES", "take_turns"]
 CANDIDATES = ("sdk", "otlp", "langfuse", "ours_unlinked", "ours", "ours_fanout")
 _PROCESSES = 2  # of each candidate: where its memory happens to lie makes a difference, too
 _RATE = 1000
+_SPANS = 1100  # in a turn: two full batches of a stock processor, which are sent while spans are made
 
 
 class _Process:
@@ -69,7 +70,7 @@ def take_turns(sink: Sink, number: int, *, quick: bool, size: int = 4096) -> lis
         quick: One short turn each, to see that everything runs.
         size: Bytes of messages.
     """
-    turns, spans = (1, 80) if quick else (10, _RATE // 2)
+    turns, spans = (1, 80) if quick else (6, _SPANS)
     with ExitStack() as stack:
         names = [name for name in CANDIDATES for _ in range(1 if quick else _PROCESSES)]
         living = [stack.enter_context(_living(name, size, sink)) for name in names]
