@@ -30,7 +30,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
-    parser.add_argument("--only", action="append", choices=GROUPS, help="measure only this; may be repeated")
+    parser.add_argument("--only", action="append", choices=(*GROUPS, "turns"), help="measure only this; may be repeated")
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (5; 1 with --quick)")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="where results go")
     parser.add_argument("--source", type=Path, default=ROOT / "src", help="measure the package in this directory")
@@ -47,7 +47,7 @@ def main() -> int:
             shutil.copytree(options.source, source, ignore=shutil.ignore_patterns("__pycache__"))
             compileall.compile_dir(source, quiet=1)
             os.environ["BENCH_SOURCE"] = str(source)
-            groups = options.only or list(GROUPS)
+            groups = options.only or [*GROUPS, "turns"]
             before = json.loads(raw.read_text())["samples"] if options.keep and raw.exists() else []
             measure(groups, rounds, raw, [s for s in before if s["group"] not in groups], quick=options.quick)
     results = json.loads(raw.read_text())
@@ -65,7 +65,11 @@ def measure(groups: list[str], rounds: int, raw: Path, samples: list[dict[str, A
     order = random.Random(1)
     with Sink() as sink:
         for number in range(rounds):
-            todo = [s for s in steps(groups, quick=quick, has_grpc=sink.has_grpc) if s.rounds is None or number < s.rounds]
+            todo = [
+                s
+                for s in steps((group for group in groups if group in GROUPS), quick=quick, has_grpc=sink.has_grpc)
+                if s.rounds is None or number < s.rounds
+            ]
             patient = [step for step in todo if step.measure == "dead"]
             todo = [step for step in todo if step.measure != "dead"]
             order.shuffle(todo)

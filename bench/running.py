@@ -14,38 +14,61 @@ from typing import Any, Self
 from bench.candidates import CANDIDATES
 from bench.envs import ROOT, python_of
 
-__all__ = ["Sink", "run"]
+__all__ = ["Child", "Sink", "command_for", "run"]
 
 _FOREIGN = ("OTEL_", "LANGFUSE_", "TRACELOOP_")
 _PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "PYTHONPATH"}
+
+
+class Child:
+    """A process that answers each line of its standard input with one of its own.
+
+    Args:
+        command: Its command line.
+        env: Its environment.
+    """
+
+    def __init__(self, command: list[str], env: dict[str, str]) -> None:
+        self._process = subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def tell(self, line: str) -> None:
+        """Writes a line."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def hear(self, prefix: str = "") -> str:
+        """What follows ``prefix`` in the next line that begins with it; `RuntimeError` if there is none."""
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith(prefix):
+                return line[len(prefix) :]
+        message = f"{self._process.args} ended before it answered"
+        raise RuntimeError(message)
+
+    def end(self, patience: float = 10.0) -> None:
+        """Closes its input, at which it ends; kills it after ``patience`` seconds."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+        self._process.stdout.close()
 
 
 class Sink:
     """The endpoints' process; a context manager."""
 
     def __enter__(self) -> Self:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.sink"],
-            cwd=ROOT,
-            env=clean_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._process.stdout is not None
-        self._ports: dict[str, int] = json.loads(self._process.stdout.readline())
+        self._child = Child([sys.executable, "-m", "bench.sink"], clean_environment())
+        self._ports: dict[str, int] = json.loads(self._child.hear())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(10)
-        self._process.stdout.close()
+        self._child.end()
 
     def endpoints(self, tempo: str = "tempo", langfuse: str = "langfuse") -> dict[str, str]:
         """The endpoints for a candidate; ``silent`` and ``closed`` are those that are dead."""
@@ -77,11 +100,8 @@ class Sink:
         return counts
 
     def _ask(self, command: dict[str, Any]) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(command) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())
+        self._child.tell(json.dumps(command))
+        return json.loads(self._child.hear())
 
 
 def clean_environment() -> dict[str, str]:

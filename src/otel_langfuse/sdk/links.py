@@ -101,7 +101,7 @@ class TraceLinks:
         trace_id = context[0]  # by index: the properties of this tuple are Python functions
         entries = self._entries
         entry: Any = entries.get(trace_id)
-        if entry.__class__ is int:
+        if type(entry) is int:
             return held.copy()  # type: ignore[no-any-return]
         if not _known[scope] and _KEYS.isdisjoint(held):
             if entry is None:
@@ -112,11 +112,8 @@ class TraceLinks:
             url = self._prefix + format(trace_id, "032x")
             _set(span, url, None)  # nobody else has it yet
             if entry is not None:
-                try:
-                    lock, context = entry._lock, entry._context  # noqa: SLF001
-                except AttributeError:
-                    lock, context = None, entry.context
-                _set(entry, url, lock)
+                _set(entry, url, getattr(entry, "_lock", None))
+                context = entry.context
             entries[trace_id] = context[1]
         return given
 
