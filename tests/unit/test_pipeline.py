@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from typing import Any
 
@@ -253,6 +254,56 @@ def test_memory_is_bounded_in_spans() -> None:
         clock.advance(0.001)
         pipe.tick()
     assert pipe.remembered <= 100
+
+
+def test_packed_traces_are_bounded_in_spans_and_time() -> None:
+    pipe, _, clock, counters = pipeline(max_nodes=100, linger=30.0)
+    for number in range(1, 1_000):
+        pipe.ended(span(number, trace=number.to_bytes(16, "big")))
+        pipe.pause()
+        pipe.tick()
+    assert pipe.remembered == 100
+    assert counters.counts["left_out"] == 899
+    clock.advance(31)
+    pipe.tick()
+    assert pipe.remembered == 0
+    assert counters.counts["left_out"] == 999
+
+
+def test_finished_traces_are_not_what_the_garbage_collector_looks_at() -> None:
+    pipe, out, _, _ = pipeline()
+
+    def tracked_after(first: int, last: int) -> int:
+        for number in range(first, last):
+            trace = number.to_bytes(16, "big")
+            answered = {"gen_ai.response.id": f"r{number}", "session.id": f"s{number}"}
+            pipe.started(started(span(1, trace=trace)))
+            pipe.ended(chat(2, 1, trace=trace, attributes=answered))
+            pipe.ended(span(1, trace=trace))
+            pipe.pause()
+        out.rows.clear()
+        gc.collect()
+        return len(gc.get_objects())
+
+    before = tracked_after(1, 500)
+    assert tracked_after(500, 1_000) - before < 50
+    assert pipe.remembered == 2 * 999
+
+
+class Named(str):
+    """A text as an application may have it."""
+
+
+@pytest.mark.parametrize("number", [1, 70])
+def test_what_cannot_be_packed_stays_as_it_is(number: int) -> None:
+    """A trace of many spans, or one with a text of the application's own type."""
+    pipe, out, _, _ = pipeline()
+    for child in range(number):
+        pipe.ended(span(2 + child, 1, scope=Named("app")))
+    pipe.ended(span(1, scope="app" if number > 1 else Named("app")))
+    pipe.pause()
+    pipe.ended(chat(100, 1))
+    assert out.parents == {1: None, 100: 1}
 
 
 def test_a_prompt_version_that_is_a_number_links_the_prompt() -> None:

@@ -61,9 +61,10 @@ class Pipeline:
         self._came = self._written = self._moved = 0
         self._may_log = OncePerInterval(60.0, clock)
         self._joiner = Joiner(self._counters, options.max_open)
-        self._traces = Traces(options.linger, options.max_open, options.max_nodes, options.max_ids, DESCRIBING)
         policy = Policy(options.keep, options.drop, should_export, self._report)
         self._recogniser = Recogniser(options, policy, self._report)
+        read = self._recogniser.read
+        self._traces = Traces(options.linger, options.max_open, options.max_nodes, options.max_ids, DESCRIBING, read)
         self._enricher = Enricher(options, self._recogniser.look, self._may_log)
         self._calls = Calls(
             self._emit,
@@ -169,25 +170,32 @@ class Pipeline:
         self._recogniser.advance()
         self._calls.release(now)
         self._joiner.expire(now)
+        if self._on_left_out is None and not self._joiner.held:
+            self._counters.count("left_out", self._traces.drop_stale(now))
         for trace in self._traces.stale(now):
             self._forget(trace)
-        self.count_up()
+        self._count_up()
 
     def flush(self) -> None:
         """Ends all waits now."""
         self._recogniser.advance()
         self._calls.release()
-        self.count_up()
+        self._count_up()
 
     def close(self) -> None:
         """Ends all waits and writes placeholders for promised spans that are still open."""
         self.flush()
         for trace in self._traces.all():
             self._forget(trace)
-        self.count_up()
+        self._count_up()
 
-    def count_up(self) -> None:
-        """Passes on what is counted for each span; upkeep does so, too."""
+    def pause(self) -> None:
+        """Packs what is finished and passes counts on: between two handfuls of spans, not from within a call of a filter."""
+        self._traces.pack()
+        self._count_up()
+
+    def _count_up(self) -> None:
+        """Passes on what is counted for each span."""
         counts = (("spans_in", self._came), ("rows_out", self._written), ("reparented", self._moved))
         self._came = self._written = self._moved = 0
         for name, number in counts:
@@ -282,11 +290,11 @@ class Pipeline:
         while owed := [node for node in reversed(trace.nodes.values()) if node.open and node.promised]:
             for node in owed:
                 self._placeholder(node)
-        for entry in trace.entries:
-            if entry.pending is not None:
+        for node in trace.nodes.values():
+            if node.pending is not None:
                 self._counters.count("left_out")
-                self._leave_out(entry.pending[0])
-                entry.pending = None
+                self._leave_out(node.pending[0])
+                node.pending = None
         self._joiner.forget_trace(trace.trace_id, trace.nodes)
         self._traces.forget(trace)
 

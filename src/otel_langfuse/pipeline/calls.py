@@ -51,6 +51,7 @@ _MAX_SCOPES = 8
 _LONGEST = 256  # characters of names that are remembered
 
 Key: TypeAlias = tuple[bytes, bytes]  # trace id and span id: span ids alone need not be unique
+_Known: TypeAlias = tuple[bytes, bytes, str]  # trace id, span id and scope: plain values, which cost no garbage collection
 
 
 @dataclass(slots=True)
@@ -104,7 +105,7 @@ class Calls:
         self._waiting: OrderedDict[Key, Call] = OrderedDict()
         self._below: dict[Node, list[Key]] = {}
         # By response id: the call; and if there are more than its own, the scopes that have described it.
-        self._by_id: OrderedDict[str, CallRef] = OrderedDict()
+        self._by_id: OrderedDict[str, _Known] = OrderedDict()
         self._described: dict[str, set[str]] = {}
         self.merged = 0
 
@@ -163,15 +164,15 @@ class Calls:
             self._write_all(inner)
             self._settle_inner(call.node, call.view, call.facts, call.ref, call.deadline)
 
-    def _settle_twin(self, call: Call, twin: CallRef) -> None:
-        held = self._waiting.pop((twin.trace_id, twin.span_id), None)
+    def _settle_twin(self, call: Call, twin: Key) -> None:
+        held = self._waiting.pop(twin, None)
         if held is not None:
             # On equal content the one that stands deeper in its tree shows where the call belongs.
             better = (_content(call.facts), _depth(call.node)) > (_content(held.facts), _depth(held.node))
             survivor, other = (call, held) if better else (held, call)
             self._write_pair(survivor, other)
         else:
-            self._write_duplicate(call, None, {"duplicate_of": twin.span_id.hex()})
+            self._write_duplicate(call, None, {"duplicate_of": twin[1].hex()})
 
     def _settle_inner(self, node: Node, view: SpanView, facts: Facts, ref: CallRef, deadline: float) -> None:
         """A call that is not known yet: most are written at once, and no object is made for them."""
@@ -206,19 +207,20 @@ class Calls:
         candidates = self._open_scopes() if node.is_entry else node.trace.open_scopes
         return any(other != scope and other.startswith(others) for other in candidates)
 
-    def _twin_by_id(self, ref: CallRef) -> CallRef | None:
+    def _twin_by_id(self, ref: CallRef) -> Key | None:
         if ref.response_id is None:
             return None
         other = self._by_id.get(ref.response_id)
         if other is None:
             return None
-        scopes = self._described.get(ref.response_id) or {other.scope}
+        trace_id, span_id, scope = other
+        scopes = self._described.get(ref.response_id) or {scope}
         # A scope that has described this call before describes another one now, under a reused id.
-        if (ref.scope in scopes and not _scopes_allow(other.scope, ref.scope)) or len(scopes) >= _MAX_SCOPES:
+        if (ref.scope in scopes and not _scopes_allow(scope, ref.scope)) or len(scopes) >= _MAX_SCOPES:
             return None
         scopes.add(ref.scope)
         self._described[ref.response_id] = scopes
-        return other
+        return trace_id, span_id
 
     # ---------------------------------------------------------------------------------------- writing
 
@@ -273,7 +275,7 @@ class Calls:
 
     def _remember(self, ref: CallRef) -> None:
         if ref.response_id is not None:
-            self._by_id.setdefault(ref.response_id, ref)
+            self._by_id.setdefault(ref.response_id, (ref.trace_id, ref.span_id, ref.scope))
             if len(self._by_id) > _MAX_REMEMBERED:
                 oldest, _ = self._by_id.popitem(last=False)
                 self._described.pop(oldest, None)
@@ -285,12 +287,13 @@ def same_call(one: CallRef, other: CallRef) -> bool:
         return False
     if one.response_id is not None and other.response_id is not None:
         return one.response_id == other.response_id
-    return not one.models or not other.models or bool(one.models & other.models)
+    models, others = _models(one.asked, one.answered), _models(other.asked, other.answered)
+    return not models or not others or bool(models & others)
 
 
 def _ref_of(view: SpanView, facts: Facts) -> CallRef:
-    models = _models(facts.request_model or "", facts.response_model or "")
-    return CallRef(view.trace_id, view.span_id, view.scope_name, models, facts.response_id)
+    asked, answered = facts.request_model or "", facts.response_model or ""
+    return CallRef(view.trace_id, view.span_id, view.scope_name, asked, answered, facts.response_id)
 
 
 def _models(asked: str, answered: str) -> frozenset[str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from otel_langfuse.model import Facts, SpanView
+from otel_langfuse.pipeline.packing import Packed, pack, unpack
 from otel_langfuse.pipeline.tree import Node, SpanStart, Trace
 
 __all__ = ["Traces"]
@@ -47,19 +49,30 @@ class Traces:
         max_nodes: Spans to remember over all traces; the longest idle go first.
         max_ids: Spans of forgotten traces to remember by their ids.
         scopes: Prefixes of scopes whose open spans are counted.
+        read: What a span says; asked again for one that waited in a packed trace.
 
     Attributes:
         open_scopes: Those scopes, with the number of their open spans.
         nodes: Spans that are remembered.
     """
 
-    def __init__(self, linger: float, max_open: float, max_nodes: int, max_ids: int = 0, scopes: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        linger: float,
+        max_open: float,
+        max_nodes: int,
+        max_ids: int,
+        scopes: tuple[str, ...],
+        read: Callable[[SpanView], Facts],
+    ) -> None:
         self._linger = linger
         self._max_open = max_open
         self._max_nodes = max_nodes
         # Each in order of last activity.
         self._open: OrderedDict[bytes, Trace] = OrderedDict()
-        self._idle: OrderedDict[bytes, Trace] = OrderedDict()
+        self._idle: OrderedDict[bytes, Trace | Packed] = OrderedDict()
+        self._rested: dict[bytes, None] = {}  # those that `pack` has not seen
+        self._read = read
         # Spans that a placeholder stands for, whose trace is forgotten: when they end at last, they replace it.
         self._owed: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
         # Of forgotten traces with rows, by trace and span id: the row that the span is, or stands below.
@@ -78,7 +91,8 @@ class Traces:
             if trace is not None:
                 self._open.move_to_end(trace_id)
             else:
-                trace = self._idle.pop(trace_id) if trace_id in self._idle else Trace(trace_id)
+                known = self._idle.pop(trace_id, None)
+                trace = Trace(trace_id) if known is None else self._whole(trace_id, known)
                 self._open[trace_id] = trace
             self._last = trace
         trace.last_seen = now
@@ -150,7 +164,24 @@ class Traces:
         """Lets a trace without open spans wait for late ones."""
         if not trace.open and trace.trace_id in self._open:
             self._idle[trace.trace_id] = self._open.pop(trace.trace_id)
+            self._rested[trace.trace_id] = None
             self._last = None
+
+    def pack(self) -> None:
+        """Packs the traces that have come to rest since it was called last."""
+        for trace_id in self._rested:
+            trace = self._idle.get(trace_id)
+            if isinstance(trace, Trace):
+                packed = pack(trace)
+                if packed is not None:
+                    self._idle[trace_id] = packed
+                    trace.let_go()
+                    trace.root = None
+        self._rested.clear()
+
+    def _whole(self, trace_id: bytes, known: Trace | Packed) -> Trace:
+        """A trace, unpacked if it is packed."""
+        return known if isinstance(known, Trace) else unpack(trace_id, known, self._read)
 
     def owe(self, trace_id: bytes, span_id: bytes) -> None:
         """Remembers that a placeholder was written for a span."""
@@ -158,23 +189,45 @@ class Traces:
         if len(self._owed) > _MAX_OWED:
             self._owed.popitem(last=False)
 
+    def drop_stale(self, now: float) -> int:
+        """Forgets packed traces that are due, up to one that is not packed; how many spans without a row were in them."""
+        left_out = 0
+        while self._idle and not self._max_ids:
+            trace = next(iter(self._idle.values()))
+            if isinstance(trace, Trace):
+                break
+            last_seen, number, waiting, _ = trace
+            if not self._is_due(last_seen, self._linger, now):
+                break
+            self._idle.popitem(last=False)
+            self.nodes -= number
+            left_out += len(waiting)
+        return left_out
+
     def stale(self, now: float) -> Iterator[Trace]:
         """Traces to forget; the caller forgets each before it asks for the next."""
-        for traces, patience in ((self._idle, self._linger), (self._open, self._max_open)):
-            while traces:
-                trace = next(iter(traces.values()))
-                if now - trace.last_seen <= patience and self.nodes <= self._max_nodes:
-                    break
-                yield trace
+        while self._idle:
+            trace_id, known = next(iter(self._idle.items()))
+            if not self._is_due(known.last_seen if isinstance(known, Trace) else known[0], self._linger, now):
+                break
+            yield self._whole(trace_id, known)
+        while self._open:
+            trace = next(iter(self._open.values()))
+            if not self._is_due(trace.last_seen, self._max_open, now):
+                break
+            yield trace
+
+    def _is_due(self, last_seen: float, patience: float, now: float) -> bool:
+        return now - last_seen > patience or self.nodes > self._max_nodes
 
     def find(self, trace_id: bytes, span_id: bytes) -> Node | None:
         """The node of a span, if it is remembered."""
-        trace = self._open.get(trace_id) or self._idle.get(trace_id)
-        return trace.nodes.get(span_id) if trace is not None else None
+        known = self._open.get(trace_id) or self._idle.get(trace_id)
+        return self._whole(trace_id, known).nodes.get(span_id) if known is not None else None
 
     def all(self) -> list[Trace]:
         """Every trace that is remembered."""
-        return [*self._idle.values(), *self._open.values()]
+        return [*(self._whole(trace_id, known) for trace_id, known in self._idle.items()), *self._open.values()]
 
     def forget(self, trace: Trace) -> None:
         """Lets go of a trace."""

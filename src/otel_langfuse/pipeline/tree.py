@@ -59,12 +59,16 @@ class SpanStart:
 
 @dataclass(slots=True)
 class CallRef:
-    """A model call that has been written: enough to tell whether another span is the same call. Changed by nobody."""
+    """A model call that has been written: enough to tell whether another span is the same call. Changed by nobody.
+
+    ``asked`` and ``answered`` are the models' names, empty where nothing is said.
+    """
 
     trace_id: bytes
     span_id: bytes
     scope: str
-    models: frozenset[str]
+    asked: str
+    answered: str
     response_id: str | None
 
 
@@ -137,12 +141,11 @@ class Node:
 class Trace:
     """The nodes of one trace."""
 
-    __slots__ = ("entries", "last_seen", "name", "name_rank", "nodes", "open", "open_scopes", "root", "trace_id")
+    __slots__ = ("last_seen", "name", "name_rank", "nodes", "open", "open_scopes", "root", "trace_id")
 
     def __init__(self, trace_id: bytes) -> None:
         self.trace_id = trace_id
         self.nodes: dict[bytes, Node] = {}
-        self.entries: list[Node] = []
         self.root: Node | None = None
         self.open = 0
         self.open_scopes: Mapping[str, int] = _NO_SCOPES
@@ -155,9 +158,7 @@ class Trace:
         parent = self.nodes.get(parent_id) if parent_id and parent_id != span_id else None
         node = Node(self, span_id, parent, start_ns)
         self.nodes[span_id] = node
-        if parent is None:
-            self.entries.append(node)
-        else:
+        if parent is not None:
             node._entry = parent.entry  # noqa: SLF001  # its own
         self.open += 1
         return node
@@ -170,7 +171,6 @@ class Trace:
         if parent is None or parent is node or any(above is node for above in parent.ancestors()):
             return
         node.parent = parent
-        self.entries.remove(node)
         entry = node.entry
         if self.root is node:
             self.root = entry
@@ -187,7 +187,6 @@ class Trace:
         Its root stays: a span may be on its way through the pipeline when a callback of the user's ends everything.
         """
         self.nodes.clear()
-        self.entries.clear()
 
     def root_for(self, entry: Node, recognise: Callable[[Node], bool]) -> Node:
         """The one root row of this trace, chosen when its first row is written.
@@ -195,9 +194,8 @@ class Trace:
         The entry that started first, among those already known to be kept, else ``entry``.
         """
         if self.root is None:
-            known = [entry]
-            if len(self.entries) > 1:
-                known = [node for node in self.entries if node is entry or node.kept or node.promised or recognise(node)]
+            entries = [node for node in self.nodes.values() if node.parent is None]
+            known = [node for node in entries if node is entry or node.kept or node.promised or recognise(node)]
             self.root = min(known, key=lambda node: node.start_ns) if len(known) > 1 else entry
         return self.root
 

@@ -68,6 +68,7 @@ class Worker:
         self._calm_bytes = calm_bytes
         self._ended: Views = {}
         self._steps: deque[tuple[Kind, Any]] = deque()
+        self._inside = False  # the pipeline, from where somebody may flush
         self._handful = min(_FIRST, _HANDFUL)
         self._slice = _SLICE
         self._nap_at = 0.0
@@ -95,10 +96,12 @@ class Worker:
 
     def tick(self) -> None:
         """Upkeep of the pipeline; its rows are handed over."""
+        outside, self._inside = not self._inside, True
         try:
             self._pipeline.tick()
         except BaseException as error:  # noqa: BLE001  # upkeep must not end the worker
             self._failed(error)
+        self._inside = not outside
         self.hand_over()
 
     def hand_over(self) -> None:
@@ -132,6 +135,7 @@ class Worker:
     def _handle(self) -> None:
         """The last step, one by one and in order, up to what shutdown has taken away."""
         steps = self._steps
+        outside, self._inside = not self._inside, True
         number = 0
         while steps:
             if not number % _RESTS:
@@ -146,7 +150,9 @@ class Worker:
             except BaseException as error:  # noqa: BLE001  # likewise
                 self._failed(error)
         self._ended.clear()
-        self._pipeline.count_up()
+        if outside:
+            self._pipeline.pause()
+            self._inside = False
 
     def _rest(self) -> None:
         """Lets other threads run if the worker has worked for a slice of time."""
