@@ -109,7 +109,7 @@ class TraceLinks:
             return None
         given: dict[str, Any] = held.copy()
         if context[3] & _SAMPLED:
-            url = self._prefix + format(trace_id, "032x")
+            url = self._prefix + trace_id.to_bytes(16, "big").hex()  # half the time of a format
             _set(span, url, None)  # nobody else has it yet
             if entry is not None:
                 _set(entry, url, getattr(entry, "_lock", None))
