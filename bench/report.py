@@ -81,13 +81,15 @@ def _targets(samples: Samples) -> str:
         what = f"application's thread, 4 KiB, {TITLES[name]}"
         add(f"{what}: added to the SDK, over what BatchSpanProcessor adds", _over_sdk(samples, name, "otlp"), 1.1)
         add(f"{what}: total over BatchSpanProcessor's total", samples.ratio("turns", name, "otlp", "app_us"), 1.1)
-    for name in ("ours",):
-        for size, limit in ((4096, 0.4), (65_536, 0.2)):
-            ratio = samples.ratio("cpu", name, "langfuse", "process_us", size=size, **_WHERE)
-            add(f"process, {SIZES[size]}: {TITLES[name]} over Langfuse SDK", ratio, limit)
+    taken = samples.spread("turns", "ours", "process_us").n
+    for size, limit in ((4096, 0.4), (65_536, 0.2)):
+        where = ("turns", {}) if taken and size == 4096 else ("cpu", {"size": size, **_WHERE})
+        ratio = samples.ratio(where[0], "ours", "langfuse", "process_us", **where[1])
+        add(f"process, {SIZES[size]}: {TITLES['ours']} over Langfuse SDK", ratio, limit)
     for name in ("ours_fanout", "ours_both", "ours_env"):
         for other in ("fanout_http", "fanout_grpc"):
-            ratio = samples.ratio("cpu", name, other, "process_us", **app)
+            where = ("turns", {}) if taken and name == "ours_fanout" else ("cpu", app)
+            ratio = samples.ratio(where[0], name, other, "process_us", **where[1])
             add(f"process, 4 KiB: {TITLES[name]} over {TITLES[other]}", ratio, 0.5)
     for name in ("ours", "ours_fanout", "ours_both", "ours_env"):
         add(f"burst: lost on the way to Langfuse, {TITLES[name]}", samples.spread("burst", name, "lost_langfuse"), 0, 0)
@@ -115,16 +117,20 @@ def _turns(samples: Samples) -> str:
         if app.n:
             added = Spread.of(list(_added(samples, name).values()))
             over = samples.ratio("turns", name, "otlp", "app_us")
-            rows.append([TITLES[name], app.text(), added.text(1) if name != "sdk" else "-", over.text(2)])
+            process = samples.spread("turns", name, "process_us")
+            share = samples.ratio("turns", name, "langfuse", "process_us")
+            more = added.text(1) if name != "sdk" else "-"
+            rows.append([TITLES[name], app.text(), more, over.text(2), process.text(), share.text(2)])
     if not rows:
         return ""
-    head = """## The application's thread, 4 KiB, µs per span
+    head = """## By turns: the application's thread and the process, 4 KiB, µs of CPU per span
 
 Processes that live side by side and take turns, two of each candidate in a round: what a processor adds is less than two
 processes measured one after the other differ by.
 
 """
-    return head + _table(["candidate", "CPU", "added to the SDK alone", f"÷ {TITLES['otlp']}"], rows)
+    heads = ["thread", "added to the SDK alone", f"÷ {TITLES['otlp']}", "process", f"÷ {TITLES['langfuse']}"]
+    return head + _table(["candidate", *heads], rows)
 
 
 def _cpu(samples: Samples) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from otel_langfuse.counters import Counters, OncePerInterval
@@ -17,6 +17,7 @@ from otel_langfuse.pipeline.calls import DESCRIBING, Calls
 from otel_langfuse.pipeline.enrich import Enricher
 from otel_langfuse.pipeline.join import Joiner
 from otel_langfuse.pipeline.options import DEFAULT, Options
+from otel_langfuse.pipeline.packing import Packed
 from otel_langfuse.pipeline.policy import Policy
 from otel_langfuse.pipeline.recognise import Recogniser
 from otel_langfuse.pipeline.row import NO_NOTE, Row
@@ -170,10 +171,7 @@ class Pipeline:
         self._recogniser.advance()
         self._calls.release(now)
         self._joiner.expire(now)
-        if self._on_left_out is None and not self._joiner.held:
-            self._counters.count("left_out", self._traces.drop_stale(now))
-        for trace in self._traces.stale(now):
-            self._forget(trace)
+        self._forget_all(self._traces.stale(now))
         self._count_up()
 
     def flush(self) -> None:
@@ -185,8 +183,7 @@ class Pipeline:
     def close(self) -> None:
         """Ends all waits and writes placeholders for promised spans that are still open."""
         self.flush()
-        for trace in self._traces.all():
-            self._forget(trace)
+        self._forget_all(self._traces.all())
         self._count_up()
 
     def pause(self) -> None:
@@ -282,6 +279,17 @@ class Pipeline:
                 view, facts = entry.pending
                 entry.pending = None
                 self._emit(entry, view, facts, NO_NOTE)
+
+    def _forget_all(self, traces: Iterable[tuple[bytes, Trace | Packed]]) -> None:
+        """Lets go of traces; packed ones as they are, if nobody has to be told of their spans."""
+        unasked = self._on_left_out is None and not self._joiner.held and not self._options.max_ids
+        left_out = 0
+        for trace_id, known in traces:
+            if unasked and not isinstance(known, Trace):
+                left_out += self._traces.drop(trace_id)
+            else:
+                self._forget(self._traces.whole(trace_id, known))
+        self._counters.count("left_out", left_out)
 
     def _forget(self, trace: Trace) -> None:
         """Lets go of a trace; promised spans that never ended get a placeholder row."""

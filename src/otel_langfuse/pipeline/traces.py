@@ -92,7 +92,7 @@ class Traces:
                 self._open.move_to_end(trace_id)
             else:
                 known = self._idle.pop(trace_id, None)
-                trace = Trace(trace_id) if known is None else self._whole(trace_id, known)
+                trace = Trace(trace_id) if known is None else self.whole(trace_id, known)
                 self._open[trace_id] = trace
             self._last = trace
         trace.last_seen = now
@@ -179,7 +179,7 @@ class Traces:
                     trace.root = None
         self._rested.clear()
 
-    def _whole(self, trace_id: bytes, known: Trace | Packed) -> Trace:
+    def whole(self, trace_id: bytes, known: Trace | Packed) -> Trace:
         """A trace, unpacked if it is packed."""
         return known if isinstance(known, Trace) else unpack(trace_id, known, self._read)
 
@@ -189,33 +189,18 @@ class Traces:
         if len(self._owed) > _MAX_OWED:
             self._owed.popitem(last=False)
 
-    def drop_stale(self, now: float) -> int:
-        """Forgets packed traces that are due, up to one that is not packed; how many spans without a row were in them."""
-        left_out = 0
-        while self._idle and not self._max_ids:
-            trace = next(iter(self._idle.values()))
-            if isinstance(trace, Trace):
-                break
-            last_seen, number, waiting, _ = trace
-            if not self._is_due(last_seen, self._linger, now):
-                break
-            self._idle.popitem(last=False)
-            self.nodes -= number
-            left_out += len(waiting)
-        return left_out
-
-    def stale(self, now: float) -> Iterator[Trace]:
-        """Traces to forget; the caller forgets each before it asks for the next."""
+    def stale(self, now: float) -> Iterator[tuple[bytes, Trace | Packed]]:
+        """Traces to forget, by id; the caller forgets each before it asks for the next."""
         while self._idle:
             trace_id, known = next(iter(self._idle.items()))
             if not self._is_due(known.last_seen if isinstance(known, Trace) else known[0], self._linger, now):
                 break
-            yield self._whole(trace_id, known)
+            yield trace_id, known
         while self._open:
-            trace = next(iter(self._open.values()))
+            trace_id, trace = next(iter(self._open.items()))
             if not self._is_due(trace.last_seen, self._max_open, now):
                 break
-            yield trace
+            yield trace_id, trace
 
     def _is_due(self, last_seen: float, patience: float, now: float) -> bool:
         return now - last_seen > patience or self.nodes > self._max_nodes
@@ -223,11 +208,20 @@ class Traces:
     def find(self, trace_id: bytes, span_id: bytes) -> Node | None:
         """The node of a span, if it is remembered."""
         known = self._open.get(trace_id) or self._idle.get(trace_id)
-        return self._whole(trace_id, known).nodes.get(span_id) if known is not None else None
+        return self.whole(trace_id, known).nodes.get(span_id) if known is not None else None
 
-    def all(self) -> list[Trace]:
-        """Every trace that is remembered."""
-        return [*(self._whole(trace_id, known) for trace_id, known in self._idle.items()), *self._open.values()]
+    def all(self) -> list[tuple[bytes, Trace | Packed]]:
+        """Every trace that is remembered, by id."""
+        return [*self._idle.items(), *self._open.items()]
+
+    def drop(self, trace_id: bytes) -> int:
+        """Lets go of a packed trace as it is; how many of its spans could still have got a row."""
+        known = self._idle.pop(trace_id, None)
+        if known is None or isinstance(known, Trace):
+            return 0
+        _, number, waiting, _ = known
+        self.nodes -= number
+        return len(waiting)
 
     def forget(self, trace: Trace) -> None:
         """Lets go of a trace."""
@@ -238,6 +232,7 @@ class Traces:
             self._note_places(trace)
         self._open.pop(trace.trace_id, None)
         self._idle.pop(trace.trace_id, None)
+        self._rested.pop(trace.trace_id, None)
         self._last = None
         self.nodes -= len(trace.nodes)
         trace.let_go()
