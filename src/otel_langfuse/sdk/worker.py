@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Worker"]
 
-_HANDFUL = 32  # entries, a start or an end each, that take each step together at the most
+_HANDFUL = 64  # entries, a start or an end each, that take each step together at the most
 _FIRST = 4  # likewise, until it is known how long they take
 _STEP = 0.004  # seconds that a handful should take at the most
 _ENCODED = 3  # part of a handful whose rows are encoded together at the least: until then all they are made of is held
