@@ -169,7 +169,8 @@ class Traces:
 
     def pack(self) -> None:
         """Packs the traces that have come to rest since it was called last."""
-        for trace_id in self._rested:
+        while self._rested:
+            trace_id, _ = self._rested.popitem()
             trace = self._idle.get(trace_id)
             if isinstance(trace, Trace):
                 packed = pack(trace)
@@ -177,7 +178,6 @@ class Traces:
                     self._idle[trace_id] = packed
                     trace.let_go()
                     trace.root = None
-        self._rested.clear()
 
     def whole(self, trace_id: bytes, known: Trace | Packed) -> Trace:
         """A trace, unpacked if it is packed."""
@@ -193,7 +193,8 @@ class Traces:
         """Traces to forget, by id; the caller forgets each before it asks for the next."""
         while self._idle:
             trace_id, known = next(iter(self._idle.items()))
-            if not self._is_due(known.last_seen if isinstance(known, Trace) else known[0], self._linger, now):
+            last_seen = known.last_seen if isinstance(known, Trace) else known[0]
+            if not self._is_due(last_seen, self._linger, now):
                 break
             yield trace_id, known
         while self._open:
@@ -216,10 +217,11 @@ class Traces:
 
     def drop(self, trace_id: bytes) -> int:
         """Lets go of a packed trace as it is; how many of its spans could still have got a row."""
-        known = self._idle.pop(trace_id, None)
+        known = self._idle.get(trace_id)
         if known is None or isinstance(known, Trace):
             return 0
         _, number, waiting, _ = known
+        del self._idle[trace_id]
         self.nodes -= number
         return len(waiting)
 

@@ -151,7 +151,10 @@ class Worker:
                 self._failed(error)
         self._ended.clear()
         if outside:
-            self._pipeline.pause()
+            try:
+                self._pipeline.pause()
+            except BaseException as error:  # noqa: BLE001  # as upkeep
+                self._failed(error)
             self._inside = False
 
     def _rest(self) -> None:
