@@ -13,7 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.id_generator import IdGenerator
-from opentelemetry.trace import set_span_in_context
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
 
 from otel_langfuse import LangfuseSpanProcessor
 from otel_langfuse.model import SpanView
@@ -95,7 +95,7 @@ def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_threads")
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(starts | ends, min_size=1, max_size=60), st.sampled_from([2, 7, 32]))
+@given(st.lists(starts | ends, min_size=1, max_size=60), st.sampled_from([2, 7, 64]))
 def test_how_many_spans_are_taken_at_a_time_changes_nothing(steps: Any, handful: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(worker, "_HANDFUL", 1)
@@ -129,6 +129,33 @@ def test_a_flush_from_within_a_filter_goes_on_where_the_worker_is() -> None:
     assert len(found) == 21
     agent_id = agent.get_span_context().span_id.to_bytes(8, "big")
     assert {span.parent_span_id for span in found if span.name.startswith("search")} == {agent_id}
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_a_flush_from_within_a_filter_leaves_the_trace_in_hand_as_it_is() -> None:
+    asked: list[str] = []
+
+    def flushing(view: SpanView) -> None:
+        asked.append(view.name)
+        if len(asked) == 1:
+            processor.force_flush(0)
+
+    transport = ScriptedTransport()
+    processor = LangfuseSpanProcessor(
+        public_key="pk-lf-1", secret_key="sk-lf-1", transport=transport, compression="none", should_export=flushing
+    )
+    provider = TracerProvider(resource=Resource({}), id_generator=Ids(), shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    caller = SpanContext(trace_id=7, span_id=9, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+    below = set_span_in_context(NonRecordingSpan(caller))
+    tracer = provider.get_tracer("app")
+    spans = [tracer.start_span(name, below, attributes=ATTRIBUTES[2]) for name in ("first", "second")]
+    for span in spans:
+        span.end()
+    provider.shutdown()
+    parents = [Span.FromString(row).parent_span_id for row in spans_in(transport)]
+    assert len(parents) == 2
+    assert parents.count(b"") == 1
 
 
 def test_what_the_worker_has_in_hand_counts_as_lost_when_shutdown_gives_up() -> None:
