@@ -306,6 +306,36 @@ def test_what_cannot_be_packed_stays_as_it_is(number: int) -> None:
     assert out.parents == {1: None, 100: 1}
 
 
+@pytest.mark.parametrize(
+    "attributes", [{"user.id": Named("ada")}, {"gen_ai.request.model": Named("m")}, {"langfuse.trace.tags": [Named("t")]}]
+)
+def test_a_text_of_another_type_is_shown_to_late_spans_as_it_is(attributes: dict[str, Any]) -> None:
+    """Such as numpy's, which a packed trace would give back as bytes."""
+    rows = []
+    for pauses in (False, True):
+        pipe, out, _, _ = pipeline()
+        pipe.ended(chat(1, attributes=attributes))
+        if pauses:
+            pipe.pause()
+        pipe.ended(chat(2, 1, scope="other.lib"))
+        rows.append(out.rows)
+    assert rows[0] == rows[1]
+
+
+def test_what_is_left_out_is_counted_although_another_trace_fails() -> None:
+    pipe, _, clock, counters = pipeline(linger=30.0, max_open=30.0)
+    broken = span(1, trace=bytes(15) + b"b")
+    pipe.started(started(broken))
+    pipe.ended(chat(2, 1, trace=broken.trace_id))
+    broken.attributes, broken.facts, broken.shape = None, None, None  # type: ignore[assignment]  # not to be read again
+    pipe.ended(span(3))
+    pipe.pause()
+    clock.advance(31)
+    with pytest.raises(TypeError):
+        pipe.tick()
+    assert counters.counts["left_out"] == 1
+
+
 def test_a_prompt_version_that_is_a_number_links_the_prompt() -> None:
     written = convert_all([chat(1, attributes={"gen_ai.prompt.name": "p", "gen_ai.prompt.version": 3})])[1]
     assert written["langfuse.observation.prompt.version"] == "3"

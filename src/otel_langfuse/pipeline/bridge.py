@@ -284,12 +284,14 @@ class Pipeline:
         """Lets go of traces; packed ones as they are, if nobody has to be told of their spans."""
         unasked = self._on_left_out is None and not self._joiner.held and not self._options.max_ids
         left_out = 0
-        for trace_id, known in traces:
-            if unasked and not isinstance(known, Trace):
-                left_out += self._traces.drop(trace_id)
-            else:
-                self._forget(self._traces.whole(trace_id, known))
-        self._counters.count("left_out", left_out)
+        try:
+            for trace_id, known in traces:
+                if unasked and not isinstance(known, Trace):
+                    left_out += self._traces.drop(trace_id)
+                else:
+                    self._forget(self._traces.whole(trace_id, known))
+        finally:  # a span that cannot be read ends this, until the next time
+            self._counters.count("left_out", left_out)
 
     def _forget(self, trace: Trace) -> None:
         """Lets go of a trace; promised spans that never ended get a placeholder row."""

@@ -24,6 +24,8 @@ _MOST_NODES = 64  # of a trace that is packed; more would be written anew for ea
 _SPAN_ID = 8  # bytes
 _FIELDS = 15  # of a span
 _NO_CALL = (None,) * 3
+_TEXT = frozenset((str,))
+_EXACT = frozenset((str, int, bool, bytes, tuple, dict, type(None)))
 
 
 def pack(trace: Trace) -> Packed | None:
@@ -59,13 +61,11 @@ def pack(trace: Trace) -> Packed | None:
             *((call.asked, call.answered, call.response_id) if call is not None else _NO_CALL),
             b"".join([ref.span_id for ref in node.calls_below]) if node.calls_below else b"",
         )
-    try:
-        rest = marshal.dumps(fields)
-    except ValueError:  # a text of a type of the application's own
-        return None
+    if not _EXACT.issuperset(map(type, fields)):
+        return None  # a text of a type of the application's own, such as numpy's, which would come back as bytes
     for view in waiting:
         view.facts = None
-    return trace.last_seen, len(nodes), tuple(waiting), rest
+    return trace.last_seen, len(nodes), tuple(waiting), marshal.dumps(fields)
 
 
 def unpack(trace_id: bytes, packed: Packed, read: Callable[[SpanView], Facts]) -> Trace:
@@ -98,12 +98,17 @@ def unpack(trace_id: bytes, packed: Packed, read: Callable[[SpanView], Facts]) -
     return trace
 
 
-def _said(context: Context) -> tuple[Any, ...]:
-    metadata = dict(context.metadata) if context.metadata else None
-    return (
+def _said(context: Context) -> tuple[Any, ...] | Context:
+    """Its fields; the context itself if not all texts are plain ones."""
+    tags, metadata = context.tags, dict(context.metadata) if context.metadata else None
+    if not _TEXT.issuperset(map(type, tags)):
+        return context
+    if metadata is not None and not _TEXT.issuperset(map(type, (*metadata, *metadata.values()))):
+        return context
+    said = (
         context.user,
         context.session,
-        context.tags,
+        tags,
         metadata,
         context.trace_name,
         context.workflow,
@@ -112,6 +117,7 @@ def _said(context: Context) -> tuple[Any, ...]:
         context.version,
         context.environment,
     )
+    return said if _EXACT.issuperset(map(type, said)) else context
 
 
 def _context(said: tuple[Any, ...] | None) -> Context | None:
