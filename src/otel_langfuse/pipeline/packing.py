@@ -101,7 +101,7 @@ def unpack(trace_id: bytes, packed: Packed, read: Callable[[SpanView], Facts]) -
 def _said(context: Context) -> tuple[Any, ...] | Context:
     """Its fields; the context itself if not all texts are plain ones."""
     tags, metadata = context.tags, dict(context.metadata) if context.metadata else None
-    if not _TEXT.issuperset(map(type, tags)):
+    if tags and not _TEXT.issuperset(map(type, tags)):
         return context
     if metadata is not None and not _TEXT.issuperset(map(type, (*metadata, *metadata.values()))):
         return context
