@@ -104,13 +104,13 @@ def test_how_many_spans_are_taken_at_a_time_changes_nothing(steps: Any, handful:
         assert rows_of(steps) == alone
 
 
-@pytest.mark.usefixtures("no_threads")
-def test_a_flush_from_within_a_filter_goes_on_where_the_worker_is() -> None:
+def flushing_provider(at: int) -> tuple[TracerProvider, ScriptedTransport]:
+    """A provider whose filter flushes when it is asked for the ``at``-th time; and what is sent."""
     asked: list[str] = []
 
     def flushing(view: SpanView) -> None:
         asked.append(view.name)
-        if len(asked) == 2:
+        if len(asked) == at:
             processor.force_flush(0)
 
     transport = ScriptedTransport()
@@ -119,6 +119,12 @@ def test_a_flush_from_within_a_filter_goes_on_where_the_worker_is() -> None:
     )
     provider = TracerProvider(resource=Resource({}), id_generator=Ids(), shutdown_on_exit=False)
     provider.add_span_processor(processor)
+    return provider, transport
+
+
+@pytest.mark.usefixtures("no_threads")
+def test_a_flush_from_within_a_filter_goes_on_where_the_worker_is() -> None:
+    provider, transport = flushing_provider(2)
     tracer = provider.get_tracer("app")
     agent = tracer.start_span("agent", attributes=ATTRIBUTES[2])
     for number in range(20):
@@ -133,19 +139,7 @@ def test_a_flush_from_within_a_filter_goes_on_where_the_worker_is() -> None:
 
 @pytest.mark.usefixtures("no_threads")
 def test_a_flush_from_within_a_filter_leaves_the_trace_in_hand_as_it_is() -> None:
-    asked: list[str] = []
-
-    def flushing(view: SpanView) -> None:
-        asked.append(view.name)
-        if len(asked) == 1:
-            processor.force_flush(0)
-
-    transport = ScriptedTransport()
-    processor = LangfuseSpanProcessor(
-        public_key="pk-lf-1", secret_key="sk-lf-1", transport=transport, compression="none", should_export=flushing
-    )
-    provider = TracerProvider(resource=Resource({}), id_generator=Ids(), shutdown_on_exit=False)
-    provider.add_span_processor(processor)
+    provider, transport = flushing_provider(1)
     caller = SpanContext(trace_id=7, span_id=9, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
     below = set_span_in_context(NonRecordingSpan(caller))
     tracer = provider.get_tracer("app")
