@@ -23,6 +23,7 @@ from bench.envs import ENVS, ROOT, python_of
 from bench.plan import GROUPS, Step, steps
 from bench.report import write_report
 from bench.running import Sink, run
+from bench.turns import GROUPS as BY_TURNS
 from bench.turns import take_turns
 
 
@@ -30,7 +31,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round, to see that everything runs")
-    parser.add_argument("--only", action="append", choices=(*GROUPS, "turns"), help="measure only this; may be repeated")
+    parser.add_argument("--only", action="append", choices=(*GROUPS, *BY_TURNS), help="measure only this; may be repeated")
     parser.add_argument("--rounds", type=int, default=None, help="interleaved rounds (5; 1 with --quick)")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="where results go")
     parser.add_argument("--source", type=Path, default=ROOT / "src", help="measure the package in this directory")
@@ -47,7 +48,7 @@ def main() -> int:
             shutil.copytree(options.source, source, ignore=shutil.ignore_patterns("__pycache__"))
             compileall.compile_dir(source, quiet=1)
             os.environ["BENCH_SOURCE"] = str(source)
-            groups = options.only or [*GROUPS, "turns"]
+            groups = options.only or [*GROUPS, *BY_TURNS]
             before = json.loads(raw.read_text())["samples"] if options.keep and raw.exists() else []
             measure(groups, rounds, raw, [s for s in before if s["group"] not in groups], quick=options.quick)
     results = json.loads(raw.read_text())
@@ -76,10 +77,10 @@ def measure(groups: list[str], rounds: int, raw: Path, samples: list[dict[str, A
             for at, step in enumerate(todo):
                 print(f"round {number + 1}/{rounds} {at + 1}/{len(todo)} {step.measure} {step.candidate} {step.task}")
                 samples += one(sink, step, number)
-            if "turns" in groups:
-                print(f"round {number + 1}/{rounds} turns")
+            for group in (group for group in BY_TURNS if group in groups):
+                print(f"round {number + 1}/{rounds} {group}, by turns")
                 try:
-                    samples += take_turns(sink, number, quick=quick)
+                    samples += take_turns(sink, group, number, quick=quick)
                 except (RuntimeError, OSError) as error:
                     print(f"failed: {error}", file=sys.stderr)
             # These do nothing but wait, so they can wait together.

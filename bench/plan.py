@@ -82,16 +82,6 @@ def _plain(quick: bool) -> list[Step]:
     return [Step("cpu", name, task) for name in ("sdk", "otlp", "langfuse", "ours", "ours_both")]
 
 
-def _growth(quick: bool) -> list[Step]:
-    found = []
-    for shape, numbers in GROWTH.items():
-        for number in numbers[:2] if quick else numbers:
-            spans = max(1000 if quick else 3000, number)
-            task = {"size": 512, "shape": shape, "number": number, "spans": spans, "rate": 1000}
-            found += [Step("cpu", name, task) for name in ("sdk", "ours")]
-    return found
-
-
 def _latency(quick: bool) -> list[Step]:
     task = {"size": 4 * KIB, "spans": 1000 if quick else 4000, "rate": 1000}
     return [Step("latency", name, task) for name in ("sdk", *_SENDERS)]
@@ -125,7 +115,6 @@ def _size(_: bool) -> list[Step]:
 _GROUPS = {
     "cpu": _cpu,
     "plain": _plain,
-    "growth": _growth,
     "latency": _latency,
     "burst": _burst,
     "dead": _dead,

@@ -58,7 +58,7 @@ def _growth(plt: Any, samples: Samples, path: Path) -> None:
     for axis, shape in zip(axes[0], shapes, strict=True):
         for name in ("sdk", "ours"):
             numbers = samples.numbers(shape)
-            spreads = [samples.spread("cpu", name, "process_us", shape=shape, number=number) for number in numbers]
+            spreads = [samples.spread("growth", name, "process_us", shape=shape, number=number) for number in numbers]
             axis.plot(numbers, [spread.median for spread in spreads], marker="o", label=TITLES[name])
         axis.set_xscale("log")
         axis.set_ylim(bottom=0)

@@ -71,7 +71,7 @@ class Samples:
 
     def numbers(self, shape: str) -> list[int]:
         """The steps at which growth was measured."""
-        return sorted({sample["number"] for sample in self._matching("cpu", None, {"shape": shape})})
+        return sorted({sample["number"] for sample in self._matching("growth", None, {"shape": shape})})
 
     def values(self, measure: str, candidate: str, key: str, **where: Any) -> list[Any]:
         """Everything under a key, of any type."""

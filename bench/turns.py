@@ -10,51 +10,100 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from bench.plan import GROWTH
 from bench.running import Child, Sink, command_for
 from bench.worker import candidate_of, drive
 
-__all__ = ["CANDIDATES", "take_turns"]
+__all__ = ["CANDIDATES", "GROUPS", "take_turns"]
 
+GROUPS = ("turns", "growth")
 CANDIDATES = ("sdk", "otlp", "fanout_http", "fanout_grpc", "langfuse", "ours_unlinked", "ours", "ours_fanout")
 _PROCESSES = 2  # of each candidate: where its memory happens to lie makes a difference, too
-_SIZE = 4096
+_GROWING = ("sdk", "ours")
 _RATE = 1000
 _SPANS = 1100  # in a turn: two full batches of a stock processor, which are sent while spans are made
+_WARM = 80
 _ANSWER = "TURN "
 
 
-def take_turns(sink: Sink, number: int, *, quick: bool) -> list[dict[str, Any]]:
-    """One sample for each candidate: the mean over its processes and turns.
+@dataclass(frozen=True)
+class Seat:
+    """Whose turn it is.
+
+    Attributes:
+        candidate: Its name.
+        task: What it makes: ``size`` of messages and, where growth is measured, ``shape`` and ``number``.
+        processes: How many of it live.
+        warm: How many spans it makes before the first turn.
+    """
+
+    candidate: str
+    task: dict[str, Any]
+    processes: int = _PROCESSES
+    warm: int = _WARM
+
+
+def take_turns(sink: Sink, group: str, number: int, *, quick: bool) -> list[dict[str, Any]]:
+    """One sample for each candidate, and for each number of things at a time: the mean over its processes and turns.
 
     Args:
         sink: Where the spans go.
+        group: One of `GROUPS`.
         number: The round, for the samples.
         quick: One short turn each, to see that everything runs.
     """
-    turns, spans = (1, 80) if quick else (6, _SPANS)
+    found = []
+    for table in _tables(group, quick=quick):
+        for seat, values in _around(sink, table, *((1, 80) if quick else (6, _SPANS))):
+            found.append(
+                {"group": group, "round": number, "measure": group, **seat.task, "candidate": seat.candidate, "values": values}
+            )
+    return found
+
+
+def _tables(group: str, *, quick: bool) -> list[list[Seat]]:
+    """Who is compared with whom."""
+    processes = 1 if quick else _PROCESSES
+    if group == "turns":
+        return [[Seat(name, {"size": 4096}, processes) for name in CANDIDATES]]
+    return [
+        [
+            # A long trace is as long as it gets on average when its first turn comes.
+            Seat(name, {"size": 512, "shape": shape, "number": number}, 1, max(number // 2, _WARM))
+            for number in (numbers[:2] if quick else numbers)
+            for name in _GROWING
+        ]
+        for shape, numbers in GROWTH.items()
+    ]
+
+
+def _around(sink: Sink, table: list[Seat], turns: int, spans: int) -> Iterable[tuple[Seat, dict[str, float]]]:
+    """Each seat with what it spent, on average."""
     with ExitStack() as stack:
         living = []
-        for name in CANDIDATES:
-            for _ in range(1 if quick else _PROCESSES):
-                task = {"candidate": name, "size": _SIZE, "endpoints": sink.endpoints()}
-                child = Child(*command_for(name, task, "bench.turns"))
+        for at, seat in enumerate(table):
+            for _ in range(seat.processes):
+                child = Child(
+                    *command_for(
+                        seat.candidate, {**seat.task, "endpoints": sink.endpoints(), "candidate": seat.candidate}, "bench.turns"
+                    )
+                )
                 stack.callback(child.end, 30.0)
-                living.append((name, child))
-        for _, child in living:
-            _turn(child, 80)  # imports, threads and connections
-        spent: dict[str, list[dict[str, float]]] = {name: [] for name in CANDIDATES}
+                living.append((at, child))
+        for at, child in living:
+            _turn(child, table[at].warm)  # imports, threads and connections, too
+        spent: list[list[dict[str, float]]] = [[] for _ in table]
         for turn in range(turns):
-            for name, child in living if turn % 2 else reversed(living):
-                spent[name].append(_turn(child, spans))
-    sample = {"group": "turns", "round": number, "measure": "turns", "size": _SIZE}
-    return [
-        {**sample, "candidate": name, "values": {metric: mean(turn[metric] for turn in found) for metric in found[0]}}
-        for name, found in spent.items()
-    ]
+            for at, child in living if turn % 2 else reversed(living):
+                spent[at].append(_turn(child, spans))
+    for seat, found in zip(table, spent, strict=True):
+        yield seat, {metric: mean(turn[metric] for turn in found) for metric in found[0]}
 
 
 def _turn(child: Child, spans: int) -> dict[str, float]:
@@ -70,15 +119,17 @@ def main(argv: list[str]) -> None:
 
     task: dict[str, Any] = json.loads(argv[0])
     candidate = candidate_of(task)
-    texts, unit = workload.Texts(task["size"]), workload.pair(candidate.tracer)
+    texts = workload.Texts(task["size"])
+    work = workload.work_of(candidate.tracer, task.get("shape", "pair"), task.get("number", 1))
     for line in sys.stdin:
         before = time.process_time()
-        made, spent = drive(unit, texts, int(line), _RATE)
+        made, spent = drive(work.unit, texts, int(line), _RATE, work.spans)
         candidate.flush()
         process = time.process_time() - before
         answer = {"app_us": spent / made * 1e6, "process_us": process / made * 1e6}
         sys.stdout.write(f"{_ANSWER}{json.dumps(answer)}\n")
         sys.stdout.flush()
+    work.close()
     candidate.shutdown()
 
 

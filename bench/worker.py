@@ -52,34 +52,17 @@ def cpu(task: dict[str, Any]) -> dict[str, Any]:
     """CPU of the application's thread and of the process, per span, at a rate that everything keeps up with."""
     from bench import workload
 
-    shape = task.get("shape", "pair")
     candidate = candidate_of(task)
-    tracer = candidate.tracer
     texts = workload.Texts(task["size"])
-    close = None
-    per_unit = 2
-    if shape == "revolving":
-        unit, close = workload.revolving(tracer, task["number"])
-    elif shape == "flat":
-        unit = workload.chats_flat(tracer, task["number"])
-        per_unit = 20
-    elif shape == "nested":
-        unit = workload.agents_nested(tracer, task["number"])
-        per_unit = task["number"]
-    elif shape == "plain":
-        unit = workload.plain_pair(tracer)
-    else:
-        unit = workload.pair(tracer)
-    drive(workload.pair(tracer), texts, 200, 4000)
+    unit = workload.work_of(candidate.tracer, task.get("shape", "pair")).unit
+    drive(workload.pair(candidate.tracer), texts, 200, 4000)
     candidate.flush()
     gc.collect()
     process, thread, wall = time.process_time(), time.thread_time(), time.perf_counter()
-    made, app = drive(unit, texts, task["spans"], task["rate"], per_unit)
+    made, app = drive(unit, texts, task["spans"], task["rate"])
     late = (time.perf_counter() - wall) * task["rate"] / made if task["rate"] else 0.0
     candidate.flush()
     process, thread = time.process_time() - process, time.thread_time() - thread
-    if close is not None:
-        close()
     rss = _rss()
     candidate.shutdown()
     return {

@@ -12,6 +12,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pydoc_data.topics import topics
 from typing import Any
 
@@ -22,12 +23,10 @@ __all__ = [
     "Messages",
     "Texts",
     "Unit",
-    "agents_nested",
-    "chats_flat",
+    "Work",
     "pair",
-    "plain_pair",
-    "revolving",
     "timed_pair",
+    "work_of",
 ]
 
 SCOPE = "bench.app"
@@ -62,6 +61,21 @@ _RESPONSE: dict[str, Any] = {
     "gen_ai.request.seed": 7,
     "app.tenant": "tenant-3",
 }
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a measured process does again and again.
+
+    Attributes:
+        unit: Creates and ends some spans.
+        spans: About how many.
+        close: Ends what is still open.
+    """
+
+    unit: Unit
+    spans: int = 2
+    close: Callable[[], None] = field(default=lambda: None)
 
 
 class Texts:
@@ -142,7 +156,7 @@ def timed_pair(tracer: Tracer, clock: Callable[[], int], ends: list[int], traces
     return unit
 
 
-def plain_pair(tracer: Tracer) -> Unit:
+def _plain_pair(tracer: Tracer) -> Unit:
     """One trace without any model call: a request and a query."""
     query = {"db.system.name": "sqlite", "db.query.text": "SELECT 1", "db.operation.name": "SELECT"}
 
@@ -155,8 +169,8 @@ def plain_pair(tracer: Tracer) -> Unit:
     return unit
 
 
-def revolving(tracer: Tracer, number: int) -> tuple[Unit, Callable[[], None]]:
-    """Traces of two spans with ``number`` of them open at any time; and what ends the last ones."""
+def _revolving(tracer: Tracer, number: int) -> Work:
+    """Traces of two spans with ``number`` of them open at any time."""
 
     def start() -> Any:
         return tracer.start_span("POST /api/chat", None, SpanKind.SERVER, _ROOT)
@@ -177,10 +191,10 @@ def revolving(tracer: Tracer, number: int) -> tuple[Unit, Callable[[], None]]:
         for root in roots:
             root.end()
 
-    return unit, close
+    return Work(unit, close=close)
 
 
-def chats_flat(tracer: Tracer, spans: int) -> Unit:
+def _chats_flat(tracer: Tracer, spans: int) -> Unit:
     """One trace: a root and ``spans - 1`` chat spans below it, one after the other, a slice at a time."""
     root: Any = None
     left = 0
@@ -205,7 +219,7 @@ def chats_flat(tracer: Tracer, spans: int) -> Unit:
     return unit
 
 
-def agents_nested(tracer: Tracer, depth: int) -> Unit:
+def _agents_nested(tracer: Tracer, depth: int) -> Unit:
     """One trace: ``depth`` spans, each below the one before: agents, and a chat span at the bottom."""
     agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.agent.name": "agent"}
 
@@ -222,3 +236,20 @@ def agents_nested(tracer: Tracer, depth: int) -> Unit:
         return depth
 
     return unit
+
+
+def work_of(tracer: Tracer, shape: str = "pair", number: int = 1) -> Work:
+    """What a task's shape and number ask for.
+
+    Args:
+        tracer: The application's.
+        shape: ``pair``, ``plain`` (a trace without a model call), ``revolving``, ``flat`` or ``nested``.
+        number: Of traces open at once, of spans in a trace, or of levels.
+    """
+    if shape == "revolving":
+        return _revolving(tracer, number)
+    if shape == "flat":
+        return Work(_chats_flat(tracer, number), spans=20)
+    if shape == "nested":
+        return Work(_agents_nested(tracer, number), spans=number)
+    return Work(_plain_pair(tracer) if shape == "plain" else pair(tracer))

@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.__main__ import lost, machine, one
-from bench.plan import GROUPS, Step, steps
+from bench.plan import GROUPS, GROWTH, Step, steps
 from bench.report import write_report
 from bench.running import Sink
 from bench.soak import soak
@@ -25,9 +25,6 @@ pytestmark = pytest.mark.live
     "step",
     [
         Step("cpu", "ours", {"size": 512, "spans": 200, "rate": 2000}, group="cpu"),
-        Step("cpu", "ours", {"size": 512, "shape": "flat", "number": 50, "spans": 100, "rate": 0}, group="growth"),
-        Step("cpu", "ours", {"size": 512, "shape": "nested", "number": 10, "spans": 100, "rate": 0}, group="growth"),
-        Step("cpu", "ours", {"size": 512, "shape": "revolving", "number": 10, "spans": 100, "rate": 0}, group="growth"),
         Step("latency", "ours", {"size": 512, "spans": 200, "rate": 2000}, group="latency"),
         Step("burst", "ours", {"size": 512, "spans": 400}, group="burst"),
     ],
@@ -57,13 +54,24 @@ def test_a_soak_tells_lost_and_doubled_spans() -> None:
 
 def test_living_processes_take_turns() -> None:
     with Sink() as sink:
-        samples = take_turns(sink, 3, quick=True)
+        samples = take_turns(sink, "turns", 3, quick=True)
         spans = sink.count()["langfuse"]["spans"]
     assert [(sample["candidate"], sample["round"]) for sample in samples] == [(name, 3) for name in CANDIDATES]
     assert all(sample["values"]["app_us"] > 0 for sample in samples)
     assert spans == 160 * sum(name not in ("sdk", "otlp") for name in CANDIDATES)
     report = write_report({"machine": machine(), "rounds": 1, "seconds": 1.0, "samples": samples})
     assert "added to the SDK alone" in report
+
+
+def test_growth_is_measured_by_turns() -> None:
+    with Sink() as sink:
+        samples = take_turns(sink, "growth", 0, quick=True)
+        spans = sink.count()["langfuse"]["spans"]
+    made = {(shape, number) for shape, numbers in GROWTH.items() for number in numbers[:2]}
+    assert {(sample["shape"], sample["number"]) for sample in samples if sample["candidate"] == "ours"} == made
+    assert spans >= 160 * len(made)
+    report = write_report({"machine": machine(), "rounds": 1, "seconds": 1.0, "samples": samples})
+    assert "Traces open at once" in report
 
 
 def test_a_report_is_written_from_any_subset() -> None:
