@@ -99,40 +99,39 @@ class Clock:
         return result
 
 
-def stages(size: int, spans: int, batch: int = 60) -> dict[str, float]:
-    """µs per span in each of the worker's steps, in ``spans / batch`` batches."""
-    from otel_langfuse import dialects
+def stages(size: int, spans: int, batch: int = 32) -> dict[str, float]:
+    """µs per span in each of the worker's steps, in ``spans / batch`` handfuls."""
     from otel_langfuse.counters import Counters
-    from otel_langfuse.langfuse.attributes import write
     from otel_langfuse.langfuse.compression import pack
     from otel_langfuse.langfuse.copy import LangfuseCopy
     from otel_langfuse.langfuse.wire import assemble
     from otel_langfuse.pipeline import Pipeline
     from otel_langfuse.pipeline.row import Row
     from otel_langfuse.sdk.arrivals import Ended, Started
-    from otel_langfuse.views.sdk import span_view
 
-    clock, rows, copy = Clock(batch), list[Row](), LangfuseCopy()
+    clock, rows, copy, views = Clock(batch), list[Row](), LangfuseCopy(), dict[Any, Any]()
     pipeline = Pipeline(rows.append, counters=Counters())
+    started, ends = Started(baggage=False, links=None), Ended(None)
     ended = _make(size, spans // batch * batch).spans
     gc.collect()
     for at in range(0, len(ended), batch):
         some = ended[at : at + batch]
         # In the order in which a worker sees them: both starts, then both ends.
-        started, ends = Started(baggage=False, links=None), Ended(None)
         entries = [
             entry
             for chat, root in zip(some[::2], some[1::2], strict=True)
             for entry in (_start(started, root), _start(started, chat), (ends, chat), (ends, root))
         ]
-        rows.clear()
-        views = clock.time("views.sdk.span_view", partial(_each, span_view, some))
-        clock.time("dialects.read", partial(_each, dialects.read, views))
+        prepared = clock.time("views", partial(_each, lambda entry: entry[0].prepare(entry, views), entries))
+        clock.time("dialects", partial(pipeline.read_ahead, views.values()))
         clock.time(
-            "pipeline in all, with view and read", partial(_each, lambda entry: entry[0].handle(entry, pipeline), entries)
+            "pipeline",
+            partial(_each, lambda step: step[0][0].handle(step[1], pipeline), [*zip(entries, prepared, strict=True)]),
         )
-        clock.time("langfuse.attributes.write", partial(_each, write, rows))
+        views.clear()
+        clock.time("pipeline, what has ended packed", pipeline.pause)
         encoded = clock.time("langfuse.copy.finish", partial(_each, copy.finish, rows))
+        rows.clear()
         payload = clock.time("langfuse.wire.assemble", partial(assemble, encoded))
         packed = clock.time("langfuse.compression.pack, with assemble", partial(pack, encoded))
         clock.best["bytes per span"] = len(payload) / batch

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.__main__ import lost, machine, one
 from bench.plan import GROUPS, GROWTH, Step, steps
+from bench.profiling import stages
 from bench.report import write_report
 from bench.running import Sink
 from bench.soak import soak
@@ -50,6 +51,12 @@ def test_a_soak_tells_lost_and_doubled_spans() -> None:
     result = soak(1.0, 5.0)
     assert (result["made"], result["lost"], result["twice"]) == (1000, 0, 0)
     assert result["refused requests"] > 0
+
+
+def test_each_stage_takes_time() -> None:
+    found = stages(512, 64)
+    assert all(value > 0 for value in found.values())
+    assert found["bytes per span, compressed"] < found["bytes per span"]
 
 
 def test_living_processes_take_turns() -> None:
