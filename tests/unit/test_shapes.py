@@ -86,6 +86,23 @@ def test_an_open_span_is_looked_at_once_for_each_that_ends_below() -> None:
     assert [row.facts.operation for row in rows] == ["chat", "chat"]
 
 
+def test_an_open_span_is_looked_at_once_for_all_that_are_read_ahead() -> None:
+    rows: list[Row] = []
+    pipeline = Pipeline(rows.append)
+    live = Live(view({"http.route": "/ask"}, span_id=b"entry..."))
+    pipeline.started(SpanStart(b"1234567890123456", b"entry...", b"", 1, "http", live))
+    for looks in (1, 2):
+        calls = [
+            view({"gen_ai.operation.name": "chat"}, span_id=b"call.%d.%d" % (looks, number), parent=b"entry...")
+            for number in (1, 2)
+        ]
+        pipeline.read_ahead(calls)
+        for call in calls:
+            pipeline.ended(call)
+        assert live.looks == looks
+    assert [row.facts.operation for row in rows] == ["chat"] * 4
+
+
 @pytest.mark.parametrize("changed", [False, True])
 def test_an_entry_span_shows_what_it_said_at_its_end_whatever_a_look_found(changed: bool) -> None:
     rows: list[Row] = []

@@ -123,8 +123,10 @@ class Pipeline:
     def read_ahead(self, views: Collection[SpanView]) -> None:
         """Reads spans that will be given to `ended`: one after the other takes less than each in its turn.
 
-        Not while content waits that may belong to one of them, nor where not every trace is kept.
+        Not while content waits that may belong to one of them, nor where not every trace is kept. Those that are read belong
+        to one moment: an open span is looked at once for all of them.
         """
+        self._recogniser.advance()
         if self._keeps_all and not self._joiner.held:
             self._recogniser.read_ahead(views)
 
@@ -135,7 +137,8 @@ class Pipeline:
             self._leave_out(view)
             return
         self._came += 1
-        self._recogniser.advance()
+        if view.facts is None:  # it was not read ahead
+            self._recogniser.advance()
         if self._options.max_ids and self._traces.was_written(view.trace_id, view.span_id):
             self._counters.count("repeated_span")
             self._leave_out(view)

@@ -115,8 +115,12 @@ class Enricher:
         while ancestor is not None:
             if height >= _MAX_HEIGHT:
                 ancestor = node.entry  # the last one asked
-            if self._look(ancestor) or ancestor.promised or ancestor.parent is None:
-                layers += (ancestor.propagated, ancestor.own)
+            kept = ancestor.kept if ancestor.live is None else self._look(ancestor)
+            if kept or ancestor.promised or ancestor.parent is None:
+                if ancestor.propagated is not None:
+                    layers.append(ancestor.propagated)
+                if ancestor.own is not None:
+                    layers.append(ancestor.own)
             ancestor, height = ancestor.parent, height + 1
         if node.parent is None:
             layers.append(node.found)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.environment_variables import (
 from opentelemetry.sdk.trace import ReadableSpan
 
 from otel_langfuse.model import SpanView, Value
-from otel_langfuse.views.fields import attributes_of, events_of
+from otel_langfuse.views.fields import attributes_of, events_of, progress
 from otel_langfuse.views.sdk import span_view
 
 __all__ = ["LiveSpan", "cut_at_limit", "weight"]
@@ -44,8 +44,7 @@ class LiveSpan:
     def look(self) -> SpanView | None:
         """The span as it is now; ``None`` if neither name nor number of attributes changed since the last look."""
         span = self._span
-        attributes = getattr(span, "_attributes", None) or span.attributes  # the property makes a proxy
-        seen = (len(attributes) if attributes is not None else 0, span.name)
+        seen = progress(span)
         if seen == self._seen:
             return None
         self._seen = seen

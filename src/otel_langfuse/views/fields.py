@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import Event, ReadableSpan, Span
 from opentelemetry.trace import Link, SpanContext
 from opentelemetry.trace.status import Status
 
-__all__ = ["Body", "Read", "attributes_of", "copied", "events_of", "head", "read", "read_event"]
+__all__ = ["Body", "Read", "attributes_of", "copied", "events_of", "head", "progress", "read", "read_event"]
 
 # Attributes, events and links, each with how many of them the SDK dropped.
 Body = tuple[dict[str, Any], int, Sequence[Event], int, Sequence[Link], int]
@@ -47,6 +47,16 @@ def events_of(span: Any) -> Sequence[Any]:
         except AttributeError:
             pass
     return span.events or ()
+
+
+def progress(span: Any) -> tuple[int, str]:
+    """Number of attributes, and name, of a span so far: nearly always, what is new about an open span changes one of them."""
+    if type(span) in _SPANS:
+        try:
+            return len(span._attributes._dict), span._name
+        except AttributeError:
+            pass
+    return len(span.attributes or ()), span.name
 
 
 def head(span: Any) -> tuple[SpanContext | None, SpanContext | None, int | None, Any]:
