@@ -111,6 +111,9 @@ class Still:
     def peek(self) -> SpanView | None:
         return self._view
 
+    def dropped(self, kept: Mapping[str, Value]) -> Mapping[str, Value]:
+        return {}
+
 
 def started(view: SpanView, *, visible: bool = True) -> SpanStart:
     """The start of a span; ``visible`` says whether its attributes are set from the beginning."""

@@ -73,6 +73,9 @@ class Live:
     def peek(self) -> SpanView | None:
         return self.shown
 
+    def dropped(self, kept: Mapping[str, Value]) -> Mapping[str, Value]:
+        return {}
+
 
 def test_an_open_span_is_looked_at_once_for_each_that_ends_below() -> None:
     rows: list[Row] = []

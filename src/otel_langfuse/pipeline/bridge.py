@@ -22,7 +22,7 @@ from otel_langfuse.pipeline.policy import Policy
 from otel_langfuse.pipeline.recognise import Recogniser
 from otel_langfuse.pipeline.row import NO_NOTE, Row
 from otel_langfuse.pipeline.traces import Traces
-from otel_langfuse.pipeline.tree import Node, SpanStart, Trace, kept_parent
+from otel_langfuse.pipeline.tree import Live, Node, SpanStart, Trace, kept_parent
 
 __all__ = ["Pipeline"]
 
@@ -149,8 +149,9 @@ class Pipeline:
             self._traces.arrive(node, view.parent_id, view.start_ns)
         try:
             if node.open:
+                live = node.live
                 self._traces.close(node)
-                self._settle(node, self._complete(node, view))
+                self._settle(node, self._complete(live, view))
             else:
                 self._counters.count("repeated_span")
                 self._leave_out(view)
@@ -208,13 +209,12 @@ class Pipeline:
 
     # ------------------------------------------------------------------------------------- decisions
 
-    def _complete(self, node: Node, view: SpanView) -> SpanView:
+    def _complete(self, live: Live | None, view: SpanView) -> SpanView:
         """The span with joined content and with the start attributes that the SDK dropped since."""
-        view = self._joiner.attach(view)
-        given, node.start_attributes = node.start_attributes, None
-        if given and not given.keys() <= view.attributes.keys():
-            lost = {key: value for key, value in given.items() if key not in view.attributes}
-            view = replace(view, attributes={**lost, **view.attributes})
+        if self._joiner.held:
+            view = self._joiner.attach(view)
+        if live is not None and (dropped := live.dropped(view.attributes)):
+            view = replace(view, attributes={**dropped, **view.attributes})
         return view
 
     def _settle(self, node: Node, view: SpanView) -> None:

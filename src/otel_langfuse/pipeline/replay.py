@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from otel_langfuse.model import LogView, SpanView
+from otel_langfuse.model import EMPTY, LogView, SpanView, Value
 from otel_langfuse.pipeline.bridge import Pipeline
 from otel_langfuse.pipeline.context import Context
 from otel_langfuse.pipeline.tree import SpanStart
@@ -37,6 +37,10 @@ class _Whole:
     def peek(self) -> SpanView | None:
         """The span."""
         return self._view
+
+    def dropped(self, kept: Mapping[str, Value]) -> Mapping[str, Value]:
+        """None: it is complete."""
+        return EMPTY
 
 
 def replay(

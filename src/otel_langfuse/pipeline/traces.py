@@ -145,7 +145,7 @@ class Traces:
             self._begin(node, start)
 
     def _begin(self, node: Node, start: SpanStart) -> None:
-        node.live, node.start_attributes, node.propagated = start.live, start.attributes, start.propagated
+        node.live, node.propagated = start.live, start.propagated
         if self._counted[start.scope]:
             node.start_scope = start.scope
             _count(self.open_scopes, start.scope)

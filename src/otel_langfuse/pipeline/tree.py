@@ -39,13 +39,13 @@ class Live(Protocol):
     def peek(self) -> SpanView | None:
         """The span as it is now, changed or not; ``None`` when it is gone."""
 
+    def dropped(self, kept: Mapping[str, Value]) -> Mapping[str, Value]:
+        """The attributes that the span had at its start and that are not among those it ended with: the SDK has a limit."""
+
 
 @dataclass(slots=True)
 class SpanStart:
-    """What is known when a span starts. ``parent_id`` is empty without a parent.
-
-    ``attributes`` are those given at the start, where they matter: the SDK drops the oldest beyond its limit.
-    """
+    """What is known when a span starts. ``parent_id`` is empty without a parent."""
 
     trace_id: bytes
     span_id: bytes
@@ -54,7 +54,6 @@ class SpanStart:
     scope: str = ""
     live: Live | None = None
     propagated: Context | None = None
-    attributes: Mapping[str, Value] | None = None
 
 
 @dataclass(slots=True)
@@ -78,11 +77,10 @@ class Node:
     ``expected`` says that only its id is known; ``kept`` that a row for it is certain; ``promised`` that another row names
     it as parent; ``type`` is known once a reader recognised the span, ended or not. ``pending`` is an ended entry span that
     no GenAI span needs yet. ``looked_at`` is when it was looked at last while it was open. What holds the
-    application's span (``live``, ``start_attributes``) is let go when it ends.
+    application's span (``live``) is let go when it ends.
     """
 
     live: Live | None = None
-    start_attributes: Mapping[str, Value] | None = None
     start_scope: str | None = None
     propagated: Context | None = None
     own: Context | None = None

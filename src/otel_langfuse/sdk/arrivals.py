@@ -18,7 +18,7 @@ from otel_langfuse.sdk.links import TraceLinks
 from otel_langfuse.sdk.live import LiveSpan, cut_at_limit, weight
 from otel_langfuse.sdk.queue import Entry, Views
 from otel_langfuse.views.fields import head, read
-from otel_langfuse.views.sdk import plain_attributes, view_of
+from otel_langfuse.views.sdk import view_of
 
 if TYPE_CHECKING:
     from otel_langfuse.sdk.fanout import Fanout
@@ -74,9 +74,8 @@ class Started:
             parent[_SPAN_ID].to_bytes(8, "big") if parent is not None and parent[_IS_VALID] else b"",
             start_ns or 0,
             (scope.name or "") if scope is not None else "",
-            LiveSpan(span, ended),
+            LiveSpan(span, ended, given),
             _context(inherited) if inherited is not None else None,
-            plain_attributes(given) if given else None,
         )
 
     def handle(self, prepared: SpanStart, pipeline: Pipeline) -> None:

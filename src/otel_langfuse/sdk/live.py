@@ -13,9 +13,9 @@ from opentelemetry.sdk.environment_variables import (
 )
 from opentelemetry.sdk.trace import ReadableSpan
 
-from otel_langfuse.model import SpanView, Value
+from otel_langfuse.model import EMPTY, SpanView, Value
 from otel_langfuse.views.fields import attributes_of, events_of, progress
-from otel_langfuse.views.sdk import span_view
+from otel_langfuse.views.sdk import plain_attributes, span_view
 
 __all__ = ["LiveSpan", "cut_at_limit", "weight"]
 
@@ -32,13 +32,17 @@ class LiveSpan:
         span: The span.
         ended: Views of spans that have ended and whose turn is to come, by trace id and span id as the SDK has them:
             what these show is final.
+        given: The attributes that the span had at its start, where they matter: the SDK drops the oldest beyond its limit.
     """
 
-    __slots__ = ("_ended", "_seen", "_span")
+    __slots__ = ("_ended", "_given", "_seen", "_span")
 
-    def __init__(self, span: ReadableSpan, ended: Mapping[tuple[int, int], SpanView]) -> None:
+    def __init__(
+        self, span: ReadableSpan, ended: Mapping[tuple[int, int], SpanView], given: dict[str, Any] | None = None
+    ) -> None:
         self._span = span
         self._ended = ended
+        self._given = given
         self._seen: tuple[int, str] = (-1, "")
 
     def look(self) -> SpanView | None:
@@ -54,6 +58,13 @@ class LiveSpan:
     def peek(self) -> SpanView | None:
         """The span as it is now."""
         return span_view(self._span)
+
+    def dropped(self, kept: Mapping[str, Value]) -> Mapping[str, Value]:
+        """The attributes of its start that are not among those that it has kept."""
+        given = self._given
+        if not given or given.keys() <= kept.keys():  # nearly always
+            return EMPTY
+        return plain_attributes({key: value for key, value in given.items() if key not in kept})
 
 
 def weight(span: ReadableSpan) -> int:
