@@ -77,32 +77,23 @@ class Live:
         return {}
 
 
-def test_an_open_span_is_looked_at_once_for_each_that_ends_below() -> None:
+@pytest.mark.parametrize(("ahead", "looks"), [(False, [1, 2, 3, 4]), (True, [1, 1, 2, 2])])
+def test_an_open_span_is_looked_at_once_for_each_that_ends_below_or_for_all_that_are_read_ahead(
+    ahead: bool, looks: list[int]
+) -> None:
     rows: list[Row] = []
     pipeline = Pipeline(rows.append)
     live = Live(view({"http.route": "/ask"}, span_id=b"entry..."))
     pipeline.started(SpanStart(b"1234567890123456", b"entry...", b"", 1, "http", live))
-    for number in (1, 2):
-        call = view({"gen_ai.operation.name": "chat"}, span_id=b"call...%d" % number, parent=b"entry...")
-        pipeline.ended(call)
-        assert live.looks == number
-    assert [row.facts.operation for row in rows] == ["chat", "chat"]
-
-
-def test_an_open_span_is_looked_at_once_for_all_that_are_read_ahead() -> None:
-    rows: list[Row] = []
-    pipeline = Pipeline(rows.append)
-    live = Live(view({"http.route": "/ask"}, span_id=b"entry..."))
-    pipeline.started(SpanStart(b"1234567890123456", b"entry...", b"", 1, "http", live))
-    for looks in (1, 2):
-        calls = [
-            view({"gen_ai.operation.name": "chat"}, span_id=b"call.%d.%d" % (looks, number), parent=b"entry...")
-            for number in (1, 2)
-        ]
-        pipeline.read_ahead(calls)
+    found: list[int] = []
+    for numbers in ((1, 2), (3, 4)):
+        calls = [view({"gen_ai.operation.name": "chat"}, span_id=b"call...%d" % n, parent=b"entry...") for n in numbers]
+        if ahead:
+            pipeline.read_ahead(calls)
         for call in calls:
             pipeline.ended(call)
-        assert live.looks == looks
+            found.append(live.looks)
+    assert found == looks
     assert [row.facts.operation for row in rows] == ["chat"] * 4
 
 
