@@ -211,8 +211,7 @@ class Pipeline:
 
     def _complete(self, live: Live | None, view: SpanView) -> SpanView:
         """The span with joined content and with the start attributes that the SDK dropped since."""
-        if self._joiner.held:
-            view = self._joiner.attach(view)
+        view = self._joiner.attach(view)
         if live is not None and (dropped := live.dropped(view.attributes)):
             view = replace(view, attributes={**dropped, **view.attributes})
         return view

@@ -115,9 +115,8 @@ class Enricher:
         while ancestor is not None:
             if height >= _MAX_HEIGHT:
                 ancestor = node.entry  # the last one asked
-            kept = ancestor.kept if ancestor.live is None else self._look(ancestor)
-            if kept or ancestor.promised or ancestor.parent is None:
-                if ancestor.propagated is not None:
+            if self._look(ancestor) or ancestor.promised or ancestor.parent is None:
+                if ancestor.propagated is not None:  # nearly all say nothing
                     layers.append(ancestor.propagated)
                 if ancestor.own is not None:
                     layers.append(ancestor.own)
