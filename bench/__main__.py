@@ -23,8 +23,7 @@ from bench.envs import ENVS, ROOT, python_of
 from bench.plan import GROUPS, Step, steps
 from bench.report import write_report
 from bench.running import Sink, run
-from bench.turns import GROUPS as BY_TURNS
-from bench.turns import take_turns
+from bench.turns import BY_TURNS, take_turns
 
 
 def main() -> int:

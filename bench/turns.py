@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import mean
@@ -20,9 +20,11 @@ from bench.plan import GROWTH
 from bench.running import Child, Sink, command_for
 from bench.worker import candidate_of, drive
 
-__all__ = ["CANDIDATES", "GROUPS", "take_turns"]
+__all__ = ["BY_TURNS", "CANDIDATES", "take_turns"]
 
-GROUPS = ("turns", "growth")
+BY_TURNS = ("turns", "growth")
+"""What is measured by turns."""
+
 CANDIDATES = ("sdk", "otlp", "fanout_http", "fanout_grpc", "langfuse", "ours_unlinked", "ours", "ours_fanout")
 _PROCESSES = 2  # of each candidate: where its memory happens to lie makes a difference, too
 _GROWING = ("sdk", "ours")
@@ -37,15 +39,13 @@ class Seat:
     """Whose turn it is.
 
     Attributes:
-        candidate: Its name.
-        task: What it makes: ``size`` of messages and, where growth is measured, ``shape`` and ``number``.
+        task: The ``candidate``, the ``size`` of its messages and, where growth is measured, ``shape`` and ``number``.
         processes: How many of it live.
         warm: How many spans it makes before the first turn.
     """
 
-    candidate: str
     task: dict[str, Any]
-    processes: int = _PROCESSES
+    processes: int = 1
     warm: int = _WARM
 
 
@@ -54,28 +54,26 @@ def take_turns(sink: Sink, group: str, number: int, *, quick: bool) -> list[dict
 
     Args:
         sink: Where the spans go.
-        group: One of `GROUPS`.
+        group: One of `BY_TURNS`.
         number: The round, for the samples.
         quick: One short turn each, to see that everything runs.
     """
-    found = []
-    for table in _tables(group, quick=quick):
-        for seat, values in _around(sink, table, *((1, 80) if quick else (6, _SPANS))):
-            found.append(
-                {"group": group, "round": number, "measure": group, **seat.task, "candidate": seat.candidate, "values": values}
-            )
-    return found
+    turns, spans = (1, _WARM) if quick else (6, _SPANS)
+    return [
+        {"group": group, "round": number, "measure": group, **seat.task, "values": values}
+        for table in _tables(group, quick=quick)
+        for seat, values in _around(sink, table, turns, spans)
+    ]
 
 
 def _tables(group: str, *, quick: bool) -> list[list[Seat]]:
     """Who is compared with whom."""
-    processes = 1 if quick else _PROCESSES
     if group == "turns":
-        return [[Seat(name, {"size": 4096}, processes) for name in CANDIDATES]]
+        return [[Seat({"candidate": name, "size": 4096}, 1 if quick else _PROCESSES) for name in CANDIDATES]]
     return [
         [
             # A long trace is as long as it gets on average when its first turn comes.
-            Seat(name, {"size": 512, "shape": shape, "number": number}, 1, max(number // 2, _WARM))
+            Seat({"candidate": name, "size": 512, "shape": shape, "number": number}, warm=max(number // 2, _WARM))
             for number in (numbers[:2] if quick else numbers)
             for name in _GROWING
         ]
@@ -83,25 +81,22 @@ def _tables(group: str, *, quick: bool) -> list[list[Seat]]:
     ]
 
 
-def _around(sink: Sink, table: list[Seat], turns: int, spans: int) -> Iterable[tuple[Seat, dict[str, float]]]:
+def _around(sink: Sink, table: list[Seat], turns: int, spans: int) -> Iterator[tuple[Seat, dict[str, float]]]:
     """Each seat with what it spent, on average."""
+    spent: list[list[dict[str, float]]] = [[] for _ in table]
     with ExitStack() as stack:
         living = []
-        for at, seat in enumerate(table):
+        for seat, found in zip(table, spent, strict=True):
             for _ in range(seat.processes):
-                child = Child(
-                    *command_for(
-                        seat.candidate, {**seat.task, "endpoints": sink.endpoints(), "candidate": seat.candidate}, "bench.turns"
-                    )
-                )
+                task = {**seat.task, "endpoints": sink.endpoints()}
+                child = Child(*command_for(task["candidate"], task, "bench.turns"))
                 stack.callback(child.end, 30.0)
-                living.append((at, child))
-        for at, child in living:
-            _turn(child, table[at].warm)  # imports, threads and connections, too
-        spent: list[list[dict[str, float]]] = [[] for _ in table]
+                living.append((child, seat.warm, found))
+        for child, warm, _ in living:
+            _turn(child, warm)  # imports, threads and connections, too
         for turn in range(turns):
-            for at, child in living if turn % 2 else reversed(living):
-                spent[at].append(_turn(child, spans))
+            for child, _, found in living if turn % 2 else reversed(living):
+                found.append(_turn(child, spans))
     for seat, found in zip(table, spent, strict=True):
         yield seat, {metric: mean(turn[metric] for turn in found) for metric in found[0]}
 
