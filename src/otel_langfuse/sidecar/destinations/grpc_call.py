@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from otel_langfuse.sidecar.destinations.http2_frames import Reply
+from otel_langfuse.sidecar.http2.frames import Reply
 
 __all__ = ["KEEP", "CallError", "call_fields", "message_of", "prefix_of"]
 

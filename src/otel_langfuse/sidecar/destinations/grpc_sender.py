@@ -21,10 +21,10 @@ from otel_langfuse.langfuse.compression import compress
 from otel_langfuse.sidecar.config.schema import ClientTls
 from otel_langfuse.sidecar.destinations.dialling import UnsentError, dial
 from otel_langfuse.sidecar.destinations.grpc_call import KEEP, CallError, call_fields, message_of, prefix_of
-from otel_langfuse.sidecar.destinations.http2 import Connection
-from otel_langfuse.sidecar.destinations.http2_frames import BrokenError, Reply, ResetError, UnprocessedError, header_block
 from otel_langfuse.sidecar.destinations.verdicts import Sent, Target, Verdict, judge_call, judge_response
 from otel_langfuse.sidecar.entry import Signal
+from otel_langfuse.sidecar.http2.client import Connection
+from otel_langfuse.sidecar.http2.frames import BrokenError, Reply, ResetError, UnprocessedError, header_block
 
 __all__ = ["GrpcSender", "address_of"]
 

@@ -10,7 +10,7 @@ import struct
 
 from hpack import Decoder, HPACKError
 
-from otel_langfuse.sidecar.destinations.http2_frames import (
+from otel_langfuse.sidecar.http2.frames import (
     ACK,
     END_HEADERS,
     END_STREAM,

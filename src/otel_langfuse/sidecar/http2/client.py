@@ -17,7 +17,8 @@ import ssl
 import struct
 import time
 
-from otel_langfuse.sidecar.destinations.http2_frames import (
+from otel_langfuse.sidecar.http2.client_state import State
+from otel_langfuse.sidecar.http2.frames import (
     CANCEL,
     END_HEADERS,
     END_STREAM,
@@ -32,7 +33,6 @@ from otel_langfuse.sidecar.destinations.http2_frames import (
     frame,
     head,
 )
-from otel_langfuse.sidecar.destinations.http2_state import State
 
 __all__ = ["Connection"]
 
