@@ -205,7 +205,8 @@ def test_a_message_over_the_limit_is_refused_for_good() -> None:
         error = refusal(bench, bytes(MIB + 1))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert details_of(error) is None
-        assert bench.wait_for_count("incomplete_requests")
+        assert error.details() == "the message is larger than 1048576 bytes; send less in one request"
+        assert bench.counters.counts["too_large"] == 1
         assert export(bench, trace_request(text="x" * (MIB - 1000))) == b""
 
 

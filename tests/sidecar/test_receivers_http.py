@@ -36,7 +36,7 @@ from otel_langfuse.sidecar.config.schema import HttpProtocol, ServerTls
 from otel_langfuse.sidecar.entry import RefusedError, Signal
 from otel_langfuse.sidecar.intake import Intake
 from otel_langfuse.sidecar.receivers import HttpReceiver
-from otel_langfuse.sidecar.receivers.exports import BODIES_AT_ONCE
+from otel_langfuse.sidecar.receivers.bodies import BODIES_AT_ONCE
 from sidecar.receiving import (
     DEADLINE,
     PROTOBUF,

@@ -167,9 +167,8 @@ class Sidecar:
     # ------------------------------------------------------------------------------------------- building
 
     def _receiver(self, listener: Listener) -> GrpcReceiver | HttpReceiver:
-        if isinstance(listener.protocol, GrpcProtocol):
-            return GrpcReceiver(listener, self._intake, self.counters)
-        return HttpReceiver(listener, self._intake, self.counters, inline=not self._journal.durable)
+        receiver = GrpcReceiver if isinstance(listener.protocol, GrpcProtocol) else HttpReceiver
+        return receiver(listener, self._intake, self.counters, inline=not self._journal.durable)
 
     def _recover(self) -> None:
         """Hands each destination what an earlier process left for it."""

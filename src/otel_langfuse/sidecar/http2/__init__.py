@@ -1,4 +1,5 @@
 """HTTP/2 as far as gRPC's unary calls need it: ``client`` sends one request at a time, ``server`` takes many.
 
-The states (``client_state``, ``server``) know bytes only; who uses them has the socket. ``frames`` has what both share.
+The states (``client_state``; ``server`` with ``server_frames``) know bytes only; who uses them has the socket. ``frames``
+has what both sides share.
 """

@@ -22,7 +22,9 @@ from otel_langfuse.sidecar.http2.frames import (
     CANCEL,
     END_HEADERS,
     END_STREAM,
+    NO_TABLE,
     OUR_HEADERS,
+    PREFACE,
     REFUSED,
     BrokenError,
     Kind,
@@ -36,8 +38,6 @@ from otel_langfuse.sidecar.http2.frames import (
 
 __all__ = ["Connection"]
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_NO_TABLE = b"\x20"  # in a header block: the compression's table, which is not used, has no size
 _READ = 64 * 1024
 _BATCH = 512 * 1024  # bytes of a body that one write hands over
 _PARTS = 512  # of a write; the system takes 1024
@@ -68,7 +68,7 @@ class Connection:
         """
         ours = struct.pack(">HIHI", Setting.PUSH, 0, Setting.MAX_HEADERS, OUR_HEADERS)
         try:
-            self._write([_PREFACE + frame(Kind.SETTINGS, 0, 0, ours)], deadline)
+            self._write([PREFACE + frame(Kind.SETTINGS, 0, 0, ours)], deadline)
             while not self._state.settled:
                 self._read(deadline)
             self._flush(deadline)
@@ -160,7 +160,7 @@ class Connection:
     def _header_frames(self, block: bytes) -> list[bytes | memoryview]:
         state, size = self._state, self._state.frame_size
         if state.stream == 1:
-            block = _NO_TABLE + block
+            block = NO_TABLE + block
         out: list[bytes | memoryview] = []
         for at in range(0, len(block), size):
             flags = END_HEADERS if at + size >= len(block) else 0

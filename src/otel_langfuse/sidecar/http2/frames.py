@@ -16,8 +16,11 @@ __all__ = [
     "END_HEADERS",
     "END_STREAM",
     "HEAD",
+    "NO_TABLE",
     "OUR_FRAME",
     "OUR_HEADERS",
+    "PADDED",
+    "PREFACE",
     "PRIORITY",
     "REFUSED",
     "BrokenError",
@@ -51,17 +54,22 @@ class Setting(IntEnum):
     """Settings that matter here."""
 
     PUSH = 2
+    STREAMS = 3
     INITIAL_WINDOW = 4
     MAX_FRAME = 5
     MAX_HEADERS = 6
 
 
-END_STREAM, ACK, END_HEADERS, _PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 REFUSED, CANCEL = 7, 8
 OUR_FRAME = 16_384
 """Bytes at most of a frame that is taken."""
 OUR_HEADERS = 64 * 1024
-"""Bytes at most of an answer's header block."""
+"""Bytes at most of a header block that is taken."""
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What a client says first."""
+NO_TABLE = b"\x20"
+"""At the beginning of a header block: the compression's table, which is not used, has no size."""
 HEAD = struct.Struct(">HBBBI")
 """A frame's head: 24 bits of length as 16 and 8, type, flags, stream."""
 
@@ -139,7 +147,7 @@ def unpadded(payload: bytes, flags: int) -> bytes:
     Raises:
         BrokenError: There is more padding than payload.
     """
-    if not flags & _PADDED:
+    if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
         raise BrokenError("Transport closed: a frame's padding is too long")

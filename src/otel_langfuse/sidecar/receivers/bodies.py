@@ -1,4 +1,4 @@
-"""Compressed bodies, decompressed within a bound.
+"""Bodies within bounds: how much of them is held at once, and what compressed ones become.
 
 A body never expands beyond its limit: not even for a moment, and not over many small gzip members either.
 """
@@ -9,10 +9,13 @@ import zlib
 
 from otel_langfuse.errors import PayloadError
 
-__all__ = ["ENCODINGS", "TooLargeError", "encoding_of_message", "expand"]
+__all__ = ["BODIES_AT_ONCE", "ENCODINGS", "Room", "TooLargeError", "expand"]
 
 ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
 """The content encodings that are taken; the empty one means none."""
+
+BODIES_AT_ONCE = 16
+"""Bodies of the largest size that a listener may hold at the same time; smaller ones in proportion."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _SLICE = 64 * 1024
@@ -27,13 +30,25 @@ class TooLargeError(PayloadError):
         super().__init__(f"{what} is larger than {limit} bytes; send less in one request")
 
 
-def encoding_of_message(message: bytes) -> str:
-    """The encoding of a gRPC message by its first bytes: no OTLP request begins like gzip or zlib."""
-    if message[:2] == b"\x1f\x8b":
-        return "gzip"
-    if message[:1] == b"\x78":
-        return "deflate"
-    return ""
+class Room:
+    """Bytes of bodies that a listener holds, from their coming to the answer; used in its event loop only.
+
+    Args:
+        largest: Bytes of the largest body that is taken.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self._limit = largest * BODIES_AT_ONCE
+        self._held = 0
+
+    def hold(self, size: int) -> bool:
+        """Counts bytes that are held now; whether that is within the bound."""
+        self._held += size
+        return self._held <= self._limit
+
+    def release(self, size: int) -> None:
+        """Counts bytes that are held no more."""
+        self._held -= size
 
 
 def expand(body: bytes, encoding: str, limit: int) -> bytes:

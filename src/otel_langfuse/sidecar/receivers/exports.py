@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,19 +26,16 @@ from otel_langfuse.sidecar.config.schema import HttpProtocol
 from otel_langfuse.sidecar.entry import Receipt, Signal
 from otel_langfuse.sidecar.intake import Intake
 from otel_langfuse.sidecar.receivers.answers import Code, Verdict, accepted, status_bytes
-from otel_langfuse.sidecar.receivers.bodies import ENCODINGS, TooLargeError
+from otel_langfuse.sidecar.receivers.bodies import ENCODINGS, Room, TooLargeError
 from otel_langfuse.sidecar.receivers.connections import Connection, current_connection
 from otel_langfuse.sidecar.receivers.listening import Gate
 from otel_langfuse.sidecar.receivers.reception import Reception
 
-__all__ = ["BODIES_AT_ONCE", "ExportApplication"]
+__all__ = ["ExportApplication"]
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-
-BODIES_AT_ONCE = 16
-"""Bodies of the largest size that may be held at the same time; smaller ones in proportion."""
 
 _PROTOBUF = b"application/x-protobuf"
 _JSON = b"application/json"
@@ -73,14 +70,6 @@ class _GoneError(Exception):
     """The sender has left."""
 
 
-@dataclass(slots=True)
-class _Held:
-    """Bytes of bodies in memory, against their bound."""
-
-    limit: int
-    size: int = field(default=0)
-
-
 class ExportApplication:
     """Answers the requests of one listener; called by uvicorn in its event loop.
 
@@ -102,7 +91,7 @@ class ExportApplication:
         self._reception = Reception(listener.receiver, intake, counters, self._limit)
         self._pool = pool
         self._inline = inline
-        self._held = _Held(self._limit * BODIES_AT_ONCE)
+        self._room = Room(self._limit)
         paths = {Signal.TRACES: protocol.traces_url_path, Signal.LOGS: protocol.logs_url_path}
         self._signals = {path: signal for signal, path in paths.items() if signal in listener.signals}
         self._paths = ", ".join(f"{signal}: {path}" for path, signal in self._signals.items()) or "none"
@@ -125,7 +114,7 @@ class ExportApplication:
             message = "the sidecar is shutting down and did not finish this request; send it to the next one"
             await self._send(send, request, self._later(request, message))
         finally:
-            self._held.size -= request.held
+            self._room.release(request.held)
             connection.end()
 
     async def _answer(self, scope: MutableMapping[str, Any], media: bytes, request: _Request) -> _Answer:
@@ -183,12 +172,12 @@ class ExportApplication:
         while not request.complete:
             part = await _next_part(request)
             request.held += len(part)
-            self._held.size += len(part)
+            fits = self._room.hold(len(part))
             if request.held > self._limit:
                 parts.clear()
                 await self._drain(request)
                 return self._verdict(request, self._reception.failed(TooLargeError(self._limit)))
-            if self._held.size > self._held.limit:
+            if not fits:
                 parts.clear()
                 await self._drain(request)
                 self._counters.count("requests_told_to_wait")
@@ -198,7 +187,7 @@ class ExportApplication:
 
     async def _drain(self, request: _Request) -> None:
         """Reads and forgets what the sender has yet to say, within bounds."""
-        self._held.size -= request.held
+        self._room.release(request.held)
         request.held = 0
         if b"expect" in request.headers:
             return

@@ -16,9 +16,10 @@ from otel_langfuse.errors import ConfigError
 from otel_langfuse.sidecar.config.plan import Listener
 from otel_langfuse.sidecar.config.schema import ServerTls
 
-__all__ = ["Gate", "bind", "host_and_port", "key_of", "tls_context"]
+__all__ = ["BACKLOG", "Gate", "bind", "host_and_port", "key_of", "tls_context"]
 
-_BACKLOG = 2048
+BACKLOG = 2048
+"""Connections that wait to be accepted."""
 
 
 class Gate:
@@ -98,19 +99,19 @@ def _listen(sock: socket.socket, target: tuple[object, ...]) -> None:
         # "[::]" takes IPv4 as well, as it does for gRPC; a name with both kinds of addresses gets a socket for each.
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if target[0] == "::" else 1)
     sock.bind(target)
-    sock.listen(_BACKLOG)
+    sock.listen(BACKLOG)
     sock.setblocking(False)
 
 
-def tls_context(tls: ServerTls, key: str) -> ssl.SSLContext:
-    """A server's context from the listener's files.
+def tls_context(tls: ServerTls, key: str, protocol: Literal["http/1.1", "h2"]) -> ssl.SSLContext:
+    """A server's context from the listener's files; ``protocol`` is what it tells clients that it speaks.
 
     Raises:
         ConfigError: One of them cannot be used.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     try:
         # Without a callback an encrypted key would ask for its passphrase on the terminal.
         context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: "")

@@ -84,7 +84,8 @@ class HttpReceiver:
             ConfigError: The address or a TLS file cannot be used.
         """
         key = key_of(self._listener, "http", "endpoint")
-        tls = tls_context(self._protocol.tls, key_of(self._listener, "http", "tls")) if self._protocol.tls else None
+        files = self._protocol.tls
+        tls = tls_context(files, key_of(self._listener, "http", "tls"), "http/1.1") if files is not None else None
         server = _Server(_configuration(self._application, self._connections, self._protocol, tls), self._connections)
         sockets = bind(self._protocol.endpoint, key)
         self._port = sockets[0].getsockname()[1]

@@ -1,0 +1,299 @@
+"""What a client wants on a connection, and what it is told: HTTP/2 as far as a server of short calls needs it.
+
+Only bytes come in and go out here; whoever has the socket gives ``take`` what came and sends what is in ``out``.
+
+Rules:
+
+- What a client may make the server hold is bounded: a header block by ``server_frames``, bodies by the room that the
+  application gives each stream, answers by the number of streams. The socket's owner stops reading while the client does
+  not read.
+- Our header blocks are literals outside of the compression's table.
+
+Sections named here are those of RFC 9113.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Mapping
+from typing import Generic, Protocol, TypeVar
+
+from otel_langfuse.sidecar.http2.frames import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    NO_TABLE,
+    OUR_HEADERS,
+    Kind,
+    Setting,
+    frame,
+)
+from otel_langfuse.sidecar.http2.server_frames import MAX_FRAME, ErrorCode, FrameReader, ViolationError
+
+__all__ = ["CONNECTION_ROOM", "STREAM_ROOM", "Application", "Server", "Stream"]
+
+STREAM_ROOM = 1 << 20
+"""Bytes that a client may send on a new stream before the application gives it more room."""
+CONNECTION_ROOM = 1 << 24
+"""Bytes that may be under way on all streams of a connection."""
+
+_ROOM_AT_FIRST = 65_535
+_HIGHEST = (1 << 31) - 1
+_LEAST_FRAME = 16_384
+
+
+class Stream:
+    """One request of a client. Applications keep what they know of it in a class of their own.
+
+    Attributes:
+        number: The stream's.
+        complete: Whether the client has sent all of it.
+        room: Bytes that the client may send.
+        window: Bytes that may be sent to the client, beyond what its settings say.
+    """
+
+    __slots__ = ("complete", "number", "room", "window")
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.complete = False
+        self.room = STREAM_ROOM
+        self.window = 0
+
+
+S = TypeVar("S", bound=Stream)
+
+
+class Application(Protocol[S]):
+    """What is done with requests; called while ``Server.take`` runs."""
+
+    def make(self, number: int) -> S:
+        """A stream that begins."""
+
+    def begun(self, stream: S, fields: Mapping[bytes, bytes]) -> None:
+        """Its header fields have come."""
+
+    def received(self, stream: S, data: memoryview) -> None:
+        """A part of its body has come; the view is only good during the call."""
+
+    def completed(self, stream: S) -> None:
+        """All of it has come."""
+
+    def abandoned(self, stream: S) -> None:
+        """The client has given it up."""
+
+    def pinged(self) -> None:
+        """The client wants to know whether we are there; it has its answer."""
+
+
+class Server(Generic[S]):
+    """One connection of a client.
+
+    Args:
+        application: Gets the requests.
+        streams: How many may be open at once. Further ones are refused, which tells a client to try them again.
+
+    Attributes:
+        out: Bytes to send; ``pending`` takes them.
+        open: By number, the streams that have no answer yet.
+    """
+
+    def __init__(self, application: Application[S], *, streams: int) -> None:
+        settings = {
+            Setting.STREAMS: streams,
+            Setting.INITIAL_WINDOW: STREAM_ROOM,
+            Setting.MAX_FRAME: MAX_FRAME,
+            Setting.MAX_HEADERS: OUR_HEADERS,
+        }
+        self.open: dict[int, S] = {}
+        self.out = bytearray(frame(Kind.SETTINGS, 0, 0, b"".join(struct.pack(">HI", *pair) for pair in settings.items())))
+        self._application = application
+        self._limit = streams
+        self._reader = FrameReader(self)
+        self._last = 0  # the last stream that was begun
+        self._leaving = False
+        self._room = CONNECTION_ROOM
+        self._grant(0, CONNECTION_ROOM - _ROOM_AT_FIRST)
+        self._window = self._window_of_streams = _ROOM_AT_FIRST
+        self._waiting: deque[tuple[S, bytes, bytes, bytes]] = deque()  # answers that the client has no room for
+        self._no_table = NO_TABLE
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the client has said that it speaks HTTP/2."""
+        return self._reader.greeted
+
+    def take(self, data: memoryview) -> None:
+        """Reads what came, and tells the application.
+
+        Raises:
+            ViolationError: It is nothing that a client may send. The connection is to be ended.
+        """
+        self._reader.take(data)
+
+    # ------------------------------------------------------------------------------------------- to the client
+
+    def pending(self) -> bytearray:
+        """What is to be sent now."""
+        out, self.out = self.out, bytearray()
+        return out
+
+    def answer(self, stream: S, block: bytes, body: bytes = b"", trailers: bytes = b"") -> None:
+        """Answers a request, whether or not all of it has come; waits until the client has room for the body.
+
+        Args:
+            stream: Nothing happens if it is open no more.
+            block: Header fields, from ``header_block``; the whole answer if there are no trailers.
+            body: Less than 16 KiB.
+            trailers: Header fields.
+        """
+        if stream.number not in self.open:
+            return
+        if trailers and (self._waiting or len(body) > min(self._window, self._window_of_streams + stream.window)):
+            self._waiting.append((stream, block, body, trailers))
+        else:
+            self._answer(stream, block, body, trailers)
+
+    def reset(self, stream: S, code: int) -> None:
+        """Ends a request without an answer."""
+        if self.open.pop(stream.number, None) is not None:
+            self._reset(stream.number, code)
+
+    def expect(self, stream: S, size: int) -> None:
+        """Gives the client room to send ``size`` bytes more."""
+        if size > stream.room:
+            self._grant(stream.number, size - stream.room)
+            stream.room = size
+
+    def ping(self) -> None:
+        """Asks whether the client is there; any bytes are an answer."""
+        self.out += frame(Kind.PING, 0, 0, bytes(8))
+
+    def leave(self, code: int = ErrorCode.NO_ERROR, words: str = "") -> None:
+        """Tells the client to send new requests elsewhere; those that are open go on. Said again only with an error."""
+        if not self._leaving or code:
+            self._leaving = True
+            self.out += frame(Kind.GOAWAY, 0, 0, struct.pack(">II", self._last, code) + words.encode())
+
+    def _answer(self, stream: S, block: bytes, body: bytes, trailers: bytes) -> None:
+        out, number = self.out, stream.number
+        del self.open[number]
+        if self._no_table:
+            block, self._no_table = self._no_table + block, b""
+        if trailers:
+            self._window -= len(body)
+            out += frame(Kind.HEADERS, END_HEADERS, number, block)
+            out += frame(Kind.DATA, 0, number, body)
+            out += frame(Kind.HEADERS, END_HEADERS | END_STREAM, number, trailers)
+        else:
+            out += frame(Kind.HEADERS, END_HEADERS | END_STREAM, number, block)
+        if not stream.complete:  # the rest of the request is not wanted (section 8.1)
+            self._reset(number, ErrorCode.NO_ERROR)
+
+    def _send_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for one in waiting:
+            self.answer(*one)
+
+    def _reset(self, number: int, code: int) -> None:
+        self.out += frame(Kind.RESET, 0, number, code.to_bytes(4, "big"))
+
+    def _grant(self, number: int, size: int) -> None:
+        self.out += frame(Kind.WINDOW, 0, number, size.to_bytes(4, "big"))
+
+    # ----------------------------------------------------------------------------------------- from the client
+
+    def on_fields(self, number: int, fields: Mapping[bytes, bytes], *, ended: bool) -> None:
+        """A request begins, or its trailers come, which say nothing to us."""
+        if number <= self._last:
+            if not ended:
+                raise ViolationError(ErrorCode.PROTOCOL, "trailers that end nothing")
+            self._unended(number)
+        elif not number & 1:
+            raise ViolationError(ErrorCode.PROTOCOL, "a client's streams have odd numbers")
+        elif not self._leaving:
+            self._last = number
+            if len(self.open) >= self._limit:
+                self._reset(number, ErrorCode.REFUSED)
+                return
+            stream = self.open[number] = self._application.make(number)
+            stream.complete = ended
+            self._application.begun(stream, fields)
+
+    def on_body(self, number: int, size: int) -> None:
+        """Counts a frame of a body against the windows; that of the connection is opened again at once."""
+        self._room -= size
+        stream = self._unended(number)
+        if stream is not None:
+            stream.room -= size
+        if self._room < 0 or (stream is not None and stream.room < 0):
+            raise ViolationError(ErrorCode.FLOW_CONTROL, "more came than there is room for")
+        if self._room < CONNECTION_ROOM // 2:
+            self._grant(0, CONNECTION_ROOM - self._room)
+            self._room = CONNECTION_ROOM
+
+    def on_part(self, number: int, part: memoryview) -> None:
+        """Hands on what belongs to a request that has no answer yet."""
+        stream = self.open.get(number)
+        if stream is not None:
+            self._application.received(stream, part)
+
+    def on_end(self, number: int) -> None:
+        """The request is complete."""
+        stream = self.open.get(number)
+        if stream is not None:
+            stream.complete = True
+            self._application.completed(stream)
+
+    def on_settings(self, payload: bytes) -> None:
+        """Keeps the windows that streams begin with."""
+        for key, value in struct.iter_unpack(">HI", payload):
+            if key == Setting.INITIAL_WINDOW:
+                if value > _HIGHEST:
+                    raise ViolationError(ErrorCode.FLOW_CONTROL, "a window is too large")
+                self._window_of_streams = value
+            elif key == Setting.MAX_FRAME and not _LEAST_FRAME <= value < 1 << 24:
+                raise ViolationError(ErrorCode.PROTOCOL, "a size of frames that cannot be")
+        self.out += frame(Kind.SETTINGS, ACK, 0)
+        self._send_waiting()
+
+    def on_ping(self, payload: bytes) -> None:
+        """Says that we are there."""
+        self.out += frame(Kind.PING, ACK, 0, payload)
+        self._application.pinged()
+
+    def on_number(self, kind: int, number: int, value: int) -> None:
+        """A reset, or a window that grows."""
+        if kind == Kind.RESET:
+            stream = self._still_open(number)
+            if stream is not None:
+                del self.open[number]
+                self._application.abandoned(stream)
+            return
+        value &= _HIGHEST
+        highest = value
+        if not number:
+            self._window += value
+            highest = self._window
+        else:
+            stream = self._still_open(number)
+            if stream is not None:
+                stream.window += value
+                highest = self._window_of_streams + stream.window
+        if not value or highest > _HIGHEST:
+            raise ViolationError(ErrorCode.FLOW_CONTROL, "a window cannot grow like that")
+        self._send_waiting()
+
+    def _still_open(self, number: int) -> S | None:
+        """The stream of that number; ``None`` if it is over, or was begun after we said that we leave."""
+        if not number & 1 or (number > self._last and not self._leaving):
+            raise ViolationError(ErrorCode.PROTOCOL, "a frame for a stream that nobody opened")
+        return self.open.get(number)
+
+    def _unended(self, number: int) -> S | None:
+        """As ``_still_open``, for what only a request that is not complete may bring."""
+        stream = self._still_open(number)
+        if stream is not None and stream.complete:
+            raise ViolationError(ErrorCode.CLOSED, "a request goes on after its end")
+        return stream

@@ -1,0 +1,229 @@
+"""What a client sends, cut into what it means: requests' header fields, parts of bodies, settings, numbers.
+
+Bodies are handed on as they come, never waiting for the end of a frame; what else there is, is small and read whole.
+Sections named here are those of RFC 9113.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from hpack import Decoder, HPACKError
+
+from otel_langfuse.sidecar.http2.frames import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    HEAD,
+    OUR_HEADERS,
+    PADDED,
+    PREFACE,
+    PRIORITY,
+    BrokenError,
+    Kind,
+    unpadded,
+)
+
+__all__ = ["MAX_FRAME", "ErrorCode", "FrameReader", "Meaning", "ViolationError"]
+
+MAX_FRAME = 1 << 20
+"""Bytes of a frame that a client may send: those that can do so put a request into few, each of which costs something."""
+
+_HIGHEST = (1 << 31) - 1
+# Enumerations are slow to ask.
+_DATA, _HEADERS, _CONTINUATION = int(Kind.DATA), int(Kind.HEADERS), int(Kind.CONTINUATION)
+_SETTINGS, _PING, _PUSH = int(Kind.SETTINGS), int(Kind.PING), int(Kind.PUSH)
+_NUMBERS = frozenset({int(Kind.RESET), int(Kind.WINDOW)})
+_SIZES = {_PING: 8} | dict.fromkeys(_NUMBERS, 4)
+_READ_WHOLE = _NUMBERS | {_HEADERS, _CONTINUATION, _SETTINGS, _PING}
+
+
+class ErrorCode:
+    """Error codes (section 7)."""
+
+    NO_ERROR = 0
+    PROTOCOL = 1
+    FLOW_CONTROL = 3
+    CLOSED = 5
+    SIZE = 6
+    REFUSED = 7
+    CANCEL = 8
+    COMPRESSION = 9
+    CALM = 11
+
+
+class ViolationError(Exception):
+    """The client did what no client may: the connection cannot go on.
+
+    Attributes:
+        code: Of ``ErrorCode``.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Meaning(Protocol):
+    """What is done with what the frames say; each may raise a ``ViolationError``."""
+
+    def on_fields(self, number: int, fields: Mapping[bytes, bytes], *, ended: bool) -> None:
+        """A stream's header fields, or those after its body."""
+
+    def on_body(self, number: int, size: int) -> None:
+        """A frame of a body begins; ``size`` is what counts against the windows."""
+
+    def on_part(self, number: int, part: memoryview) -> None:
+        """A part of that frame; the view is good during the call only."""
+
+    def on_end(self, number: int) -> None:
+        """The stream's last frame has ended."""
+
+    def on_settings(self, payload: bytes) -> None:
+        """The client's settings."""
+
+    def on_ping(self, payload: bytes) -> None:
+        """The client wants the payload back."""
+
+    def on_number(self, kind: int, number: int, value: int) -> None:
+        """A stream's reset, with its code; or a window, with what it grows by."""
+
+
+class FrameReader:
+    """Reads one connection.
+
+    Args:
+        meaning: Gets what was read, while ``take`` runs.
+
+    Attributes:
+        greeted: Whether the client has said that it speaks HTTP/2.
+    """
+
+    def __init__(self, meaning: Meaning) -> None:
+        self.greeted = False
+        self._meaning = meaning
+        self._decoder = Decoder(max_header_list_size=OUR_HEADERS)
+        self._rest = b""  # of what came: less than a frame
+        # The body's frame that is being read: bytes of it to come, padding after them, its stream, whether that ends.
+        self._left = self._padding = self._stream = 0
+        self._ending = False
+        self._block: tuple[int, int, bytearray] | None = None  # stream, flags, and fragments so far
+
+    def take(self, data: memoryview) -> None:
+        """Reads what came.
+
+        Raises:
+            ViolationError: It is nothing that a client may send. The connection is to be ended.
+        """
+        if self._rest:
+            data = memoryview(self._rest + data)
+            self._rest = b""
+        at, size = 0, len(data)
+        if not self.greeted:
+            if not PREFACE.startswith(bytes(data[: len(PREFACE)])):
+                raise ViolationError(ErrorCode.PROTOCOL, "it does not begin as HTTP/2 does")
+            if size < len(PREFACE):
+                self._rest = bytes(data)
+                return
+            self.greeted, at = True, len(PREFACE)
+        while at < size:
+            if self._left:
+                part = data[at : at + self._left]
+                at += len(part)
+                self._left -= len(part)
+                self._meaning.on_part(self._stream, part)
+            elif self._padding:
+                passed = min(self._padding, size - at)
+                at += passed
+                self._padding -= passed
+            else:
+                length = self._begin(data, at, size)
+                if not length:
+                    self._rest = bytes(data[at:])
+                    return
+                at += length
+            if self._ending and not self._left and not self._padding:
+                self._ending = False
+                self._meaning.on_end(self._stream)
+
+    def _begin(self, data: memoryview, at: int, end: int) -> int:
+        """Begins the frame at ``at``; the length of what was read, 0 if more has to come first."""
+        start = at + HEAD.size
+        if start > end:
+            return 0
+        high, low, kind, flags, number = HEAD.unpack_from(data, at)
+        size: int = high << 8 | low
+        number &= _HIGHEST
+        if self._block is not None and kind != _CONTINUATION:
+            raise ViolationError(ErrorCode.PROTOCOL, "a header block was interrupted")
+        if size > (OUR_HEADERS if kind in _READ_WHOLE else MAX_FRAME):
+            raise ViolationError(ErrorCode.SIZE, "a frame is too large")
+        if kind == _DATA:
+            return self._begin_body(data, start, end, size, flags, number)
+        if kind not in _READ_WHOLE:  # priorities, and what extensions may add (section 5.5)
+            if kind == _PUSH:
+                raise ViolationError(ErrorCode.PROTOCOL, "a client cannot push")
+            self._padding = size
+            return HEAD.size
+        if size != _SIZES.get(kind, size):
+            raise ViolationError(ErrorCode.SIZE, "a frame has the wrong size")
+        if end - start < size:
+            return 0
+        self._whole(kind, flags, number, bytes(data[start : start + size]))
+        return HEAD.size + size
+
+    def _begin_body(self, data: memoryview, start: int, end: int, size: int, flags: int, number: int) -> int:
+        left, padding, length = size, 0, HEAD.size
+        if flags & PADDED and size:
+            if start == end:
+                return 0
+            padding, length = data[start], HEAD.size + 1
+            left -= padding + 1
+        if left < 0 or (flags & PADDED and not size):
+            raise ViolationError(ErrorCode.PROTOCOL, "a frame's padding is too long")
+        self._meaning.on_body(number, size)
+        self._stream, self._left, self._padding, self._ending = number, left, padding, bool(flags & END_STREAM)
+        return length
+
+    def _whole(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if kind in (_HEADERS, _CONTINUATION):
+            self._on_headers(kind, flags, number, payload)
+        elif kind == _SETTINGS:
+            if number or len(payload) % 6 or (flags & ACK and payload):
+                raise ViolationError(ErrorCode.SIZE, "settings have the wrong form")
+            if not flags & ACK:
+                self._meaning.on_settings(payload)
+        elif kind == _PING:
+            if not flags & ACK:
+                self._meaning.on_ping(payload)
+        else:
+            self._meaning.on_number(kind, number, int.from_bytes(payload, "big"))
+
+    def _on_headers(self, kind: int, flags: int, number: int, payload: bytes) -> None:
+        if kind == _HEADERS:
+            try:
+                fragment = unpadded(payload, flags)
+            except BrokenError:
+                raise ViolationError(ErrorCode.PROTOCOL, "a frame's padding is too long") from None
+            self._block = (number, flags, bytearray(fragment[5 if flags & PRIORITY else 0 :]))
+        elif self._block is None or self._block[0] != number:
+            raise ViolationError(ErrorCode.PROTOCOL, "a header block without beginning")
+        elif not payload:
+            raise ViolationError(ErrorCode.CALM, "a header block goes on with nothing")
+        else:
+            self._block[2].extend(payload)
+        _, begun, block = self._block
+        if len(block) > OUR_HEADERS:
+            raise ViolationError(ErrorCode.CALM, "the header fields are too large")
+        if not flags & END_HEADERS:
+            return
+        self._block = None
+        try:
+            # Of refused streams too: the table is the connection's.
+            fields = {bytes(name): bytes(value) for name, value in self._decoder.decode(bytes(block), raw=True)}
+        except HPACKError:
+            raise ViolationError(ErrorCode.COMPRESSION, "the header fields cannot be read") from None
+        ended = bool(begun & END_STREAM)
+        self._meaning.on_fields(number, fields, ended=ended)
+        self._stream, self._ending = number, ended

@@ -1,0 +1,122 @@
+"""What time does to a gRPC connection: idleness, age, keepalive and pings, as the configuration's ``keepalive`` has them.
+
+The rules are those of gRPC's servers (its proposals A8 and A9): a connection that is told to go may finish its calls; a
+client that pings more often than it may is shown the door at the third time, and what is sent to it in between makes
+pings free again, because clients measure the line with them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from enum import Enum
+
+from otel_langfuse.sidecar.config.schema import Keepalive
+
+__all__ = ["Due", "Vigil", "shortest"]
+
+_STRIKES = 2
+_IDLE_PING_SECONDS = 7200.0
+# How long a client that was told to go, and has no call open, may take to do so.
+_LINGER_SECONDS = 1.0
+_JITTER = 0.1  # of a connection's age, so that not all go at once
+
+
+class Due(Enum):
+    """What is to be done with a connection."""
+
+    NOTHING = "nothing"
+    PING = "ping"
+    LEAVE = "leave"
+    CLOSE = "close"
+    ABORT = "abort"
+
+
+class Vigil:
+    """Keeps the times of one connection; readings of the monotonic clock.
+
+    Args:
+        keepalive: The listener's.
+        patience: Seconds that a client may take to greet, and to read.
+        now: When the connection was made.
+    """
+
+    def __init__(self, keepalive: Keepalive, patience: float, now: float) -> None:
+        self._keepalive = keepalive.server_parameters
+        self._enforcement = keepalive.enforcement_policy
+        self._patience = patience
+        self._greets_until = now + patience
+        self._heard = self._answered = now
+        age = self._keepalive.max_connection_age
+        self._leaves = math.inf if age is None else now + age * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        self._left: float | None = None
+        self._reads_until = math.inf
+        self._pinged: float | None = None
+        self._last_ping = -math.inf
+        self._strikes = 0
+
+    def heard(self, now: float) -> None:
+        """Bytes have come."""
+        self._heard = now
+        self._pinged = None
+
+    def answered(self, now: float) -> None:
+        """A call was answered."""
+        self._answered = now
+        self._strikes = 0
+        self._last_ping = -math.inf
+
+    def left(self, now: float) -> None:
+        """The client was told to go."""
+        self._left = now if self._left is None else self._left
+
+    def waits_for_reader(self, now: float) -> None:
+        """The client does not read."""
+        self._reads_until = now + self._patience
+
+    def waits_no_more(self) -> None:
+        """It does again."""
+        self._reads_until = math.inf
+
+    def too_many_pings(self, now: float, *, busy: bool) -> bool:
+        """Whether this ping of the client is one too many."""
+        allowed = busy or self._enforcement.permit_without_stream
+        pause = self._enforcement.min_time if allowed else _IDLE_PING_SECONDS
+        self._strikes += now - self._last_ping < pause
+        self._last_ping = now
+        return self._strikes > _STRIKES
+
+    def due(self, now: float, *, greeted: bool, busy: bool) -> Due:
+        """What is to be done.
+
+        Args:
+            now: The time.
+            greeted: Whether the client has said that it speaks HTTP/2.
+            busy: Whether calls are open.
+        """
+        if now >= self._reads_until or (not greeted and now >= self._greets_until):
+            return Due.ABORT
+        if self._left is not None:
+            return self._due_after_leaving(now, self._left, busy=busy)
+        idle = self._keepalive.max_connection_idle
+        if now >= self._leaves or (idle is not None and not busy and now - self._answered >= idle):
+            return Due.LEAVE
+        if self._pinged is not None:
+            return Due.ABORT if now - self._pinged >= self._keepalive.timeout else Due.NOTHING
+        if now - self._heard >= self._keepalive.time:
+            self._pinged = now
+            return Due.PING
+        return Due.NOTHING
+
+    def _due_after_leaving(self, now: float, left: float, *, busy: bool) -> Due:
+        if not busy and now - max(left, self._answered) >= _LINGER_SECONDS:
+            return Due.CLOSE
+        grace = self._keepalive.max_connection_age_grace
+        return Due.ABORT if busy and grace is not None and now - left >= grace else Due.NOTHING
+
+
+def shortest(keepalive: Keepalive) -> float:
+    """Seconds of the shortest time that is configured."""
+    ours = keepalive.server_parameters
+    times = (ours.max_connection_idle, ours.max_connection_age, ours.max_connection_age_grace, ours.time, ours.timeout)
+    return min(seconds for seconds in times if seconds is not None)
