@@ -510,3 +510,9 @@ def test_stop_may_come_twice_and_before_the_start(bench: Bench) -> None:
     bench.receiver.stop(1)
     bench.receiver.stop(1)
     unstarted(protocol()).stop(1)
+
+
+def test_the_sidecar_needs_no_grpc_library() -> None:
+    code = "import sys, otel_langfuse.sidecar.app; print([m for m in sys.modules if m.partition('.')[0] in ('grpc', 'h2')])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert found.stdout.strip() == "[]"

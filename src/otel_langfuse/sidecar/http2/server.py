@@ -222,14 +222,14 @@ class Server(Generic[S]):
             self._application.begun(stream, fields)
 
     def on_body(self, number: int, size: int) -> None:
-        """Counts a frame of a body against the windows; that of the connection is opened again at once."""
-        self._room -= size
+        """Counts a frame of a body against the windows."""
         stream = self._unended(number)
         if stream is not None:
             stream.room -= size
-        if self._room < 0 or (stream is not None and stream.room < 0):
-            raise ViolationError(ErrorCode.FLOW_CONTROL, "more came than there is room for")
-        if self._room < CONNECTION_ROOM // 2:
+            if stream.room < 0:
+                raise ViolationError(ErrorCode.FLOW_CONTROL, "more came than there is room for")
+        self._room -= size
+        if self._room < CONNECTION_ROOM // 2:  # so that it is never used up, whatever a frame brings
             self._grant(0, CONNECTION_ROOM - self._room)
             self._room = CONNECTION_ROOM
 

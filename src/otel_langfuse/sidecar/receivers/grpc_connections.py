@@ -142,9 +142,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Lets the connection in, unless it is one too many."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is one without saying so.
-        if self._connections.admit(self):
-            self._send()
-        else:
+        if not self._connections.admit(self):
             self._transport.abort()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -237,7 +235,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         transport, server = self._transport, self._server
         if transport is None or transport.is_closing():
             return
-        if server.out:
+        if server.out and server.greeted:  # a client that speaks something else should get an answer that it can read
             transport.write(server.pending())
         if self._close_when_idle and not server.open:
             transport.close()

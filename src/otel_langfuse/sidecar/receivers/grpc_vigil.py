@@ -2,7 +2,7 @@
 
 The rules are those of gRPC's servers (its proposals A8 and A9): a connection that is told to go may finish its calls; a
 client that pings more often than it may is shown the door at the third time, and what is sent to it in between makes
-pings free again, because clients measure the line with them.
+pings free again, because clients measure the line with them. As for the Collector, 0 stands for the default.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import math
 import random
 from enum import Enum
 
-from otel_langfuse.sidecar.config.schema import Keepalive
+from otel_langfuse.sidecar.config.schema import Keepalive, KeepaliveEnforcement, KeepaliveServer
 
 __all__ = ["Due", "Vigil", "shortest"]
 
+_DEFAULTS, _ENFORCED = KeepaliveServer(), KeepaliveEnforcement()
 _STRIKES = 2
 _IDLE_PING_SECONDS = 7200.0
 # How long a client that was told to go, and has no call open, may take to do so.
@@ -42,13 +43,18 @@ class Vigil:
     """
 
     def __init__(self, keepalive: Keepalive, patience: float, now: float) -> None:
-        self._keepalive = keepalive.server_parameters
-        self._enforcement = keepalive.enforcement_policy
+        ours, theirs = keepalive.server_parameters, keepalive.enforcement_policy
+        self._idle = ours.max_connection_idle or math.inf
+        self._grace = ours.max_connection_age_grace or math.inf
+        self._ping_after = ours.time or _DEFAULTS.time
+        self._ping_timeout = ours.timeout or _DEFAULTS.timeout
+        self._ping_pause = theirs.min_time or _ENFORCED.min_time
+        self._idle_ping_pause = self._ping_pause if theirs.permit_without_stream else _IDLE_PING_SECONDS
         self._patience = patience
         self._greets_until = now + patience
         self._heard = self._answered = now
-        age = self._keepalive.max_connection_age
-        self._leaves = math.inf if age is None else now + age * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+        age = ours.max_connection_age or math.inf
+        self._leaves = now + age * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - only to spread
         self._left: float | None = None
         self._reads_until = math.inf
         self._pinged: float | None = None
@@ -80,8 +86,7 @@ class Vigil:
 
     def too_many_pings(self, now: float, *, busy: bool) -> bool:
         """Whether this ping of the client is one too many."""
-        allowed = busy or self._enforcement.permit_without_stream
-        pause = self._enforcement.min_time if allowed else _IDLE_PING_SECONDS
+        pause = self._ping_pause if busy else self._idle_ping_pause
         self._strikes += now - self._last_ping < pause
         self._last_ping = now
         return self._strikes > _STRIKES
@@ -98,12 +103,11 @@ class Vigil:
             return Due.ABORT
         if self._left is not None:
             return self._due_after_leaving(now, self._left, busy=busy)
-        idle = self._keepalive.max_connection_idle
-        if now >= self._leaves or (idle is not None and not busy and now - self._answered >= idle):
+        if now >= self._leaves or (not busy and now - self._answered >= self._idle):
             return Due.LEAVE
         if self._pinged is not None:
-            return Due.ABORT if now - self._pinged >= self._keepalive.timeout else Due.NOTHING
-        if now - self._heard >= self._keepalive.time:
+            return Due.ABORT if now - self._pinged >= self._ping_timeout else Due.NOTHING
+        if now - self._heard >= self._ping_after:
             self._pinged = now
             return Due.PING
         return Due.NOTHING
@@ -111,12 +115,11 @@ class Vigil:
     def _due_after_leaving(self, now: float, left: float, *, busy: bool) -> Due:
         if not busy and now - max(left, self._answered) >= _LINGER_SECONDS:
             return Due.CLOSE
-        grace = self._keepalive.max_connection_age_grace
-        return Due.ABORT if busy and grace is not None and now - left >= grace else Due.NOTHING
+        return Due.ABORT if busy and now - left >= self._grace else Due.NOTHING
 
 
 def shortest(keepalive: Keepalive) -> float:
     """Seconds of the shortest time that is configured."""
     ours = keepalive.server_parameters
     times = (ours.max_connection_idle, ours.max_connection_age, ours.max_connection_age_grace, ours.time, ours.timeout)
-    return min(seconds for seconds in times if seconds is not None)
+    return min(filter(None, times), default=math.inf)
