@@ -41,6 +41,7 @@ class Kind(IntEnum):
 
     DATA = 0
     HEADERS = 1
+    PRIORITY = 2
     RESET = 3
     SETTINGS = 4
     PUSH = 5

@@ -253,6 +253,8 @@ class Server(Generic[S]):
                 if value > _HIGHEST:
                     raise ViolationError(ErrorCode.FLOW_CONTROL, "a window is too large")
                 self._window_of_streams = value
+            elif key == Setting.PUSH and value > 1:
+                raise ViolationError(ErrorCode.PROTOCOL, "a setting that is neither on nor off")
             elif key == Setting.MAX_FRAME and not _LEAST_FRAME <= value < 1 << 24:
                 raise ViolationError(ErrorCode.PROTOCOL, "a size of frames that cannot be")
         self.out += frame(Kind.SETTINGS, ACK, 0)

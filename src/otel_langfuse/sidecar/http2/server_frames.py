@@ -35,8 +35,10 @@ _HIGHEST = (1 << 31) - 1
 _DATA, _HEADERS, _CONTINUATION = int(Kind.DATA), int(Kind.HEADERS), int(Kind.CONTINUATION)
 _SETTINGS, _PING, _PUSH = int(Kind.SETTINGS), int(Kind.PING), int(Kind.PUSH)
 _NUMBERS = frozenset({int(Kind.RESET), int(Kind.WINDOW)})
-_SIZES = {_PING: 8} | dict.fromkeys(_NUMBERS, 4)
+_SIZES = {_PING: 8, int(Kind.PRIORITY): 5} | dict.fromkeys(_NUMBERS, 4)
 _READ_WHOLE = _NUMBERS | {_HEADERS, _CONTINUATION, _SETTINGS, _PING}
+_OF_STREAMS = frozenset({_DATA, _HEADERS, _CONTINUATION, int(Kind.PRIORITY), int(Kind.RESET)})
+_OF_CONNECTIONS = frozenset({_SETTINGS, _PING, int(Kind.GOAWAY)})
 
 
 class ErrorCode:
@@ -159,6 +161,10 @@ class FrameReader:
             raise ViolationError(ErrorCode.PROTOCOL, "a header block was interrupted")
         if size > (OUR_HEADERS if kind in _READ_WHOLE else MAX_FRAME):
             raise ViolationError(ErrorCode.SIZE, "a frame is too large")
+        if kind in (_OF_CONNECTIONS if number else _OF_STREAMS):
+            raise ViolationError(ErrorCode.PROTOCOL, "a frame of the connection names a stream, or one of a stream none")
+        if size != _SIZES.get(kind, size):
+            raise ViolationError(ErrorCode.SIZE, "a frame has the wrong size")
         if kind == _DATA:
             return self._begin_body(data, start, end, size, flags, number)
         if kind not in _READ_WHOLE:  # priorities, and what extensions may add (section 5.5)
@@ -166,8 +172,6 @@ class FrameReader:
                 raise ViolationError(ErrorCode.PROTOCOL, "a client cannot push")
             self._padding = size
             return HEAD.size
-        if size != _SIZES.get(kind, size):
-            raise ViolationError(ErrorCode.SIZE, "a frame has the wrong size")
         if end - start < size:
             return 0
         self._whole(kind, flags, number, bytes(data[start : start + size]))
@@ -190,7 +194,7 @@ class FrameReader:
         if kind in (_HEADERS, _CONTINUATION):
             self._on_headers(kind, flags, number, payload)
         elif kind == _SETTINGS:
-            if number or len(payload) % 6 or (flags & ACK and payload):
+            if len(payload) % 6 or (flags & ACK and payload):
                 raise ViolationError(ErrorCode.SIZE, "settings have the wrong form")
             if not flags & ACK:
                 self._meaning.on_settings(payload)
