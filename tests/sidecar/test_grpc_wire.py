@@ -22,7 +22,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from otel_langfuse.sidecar.config.schema import GrpcProtocol
 from otel_langfuse.sidecar.entry import Signal
-from otel_langfuse.sidecar.receivers import grpc_connections
 from otel_langfuse.sidecar.receivers.bodies import BODIES_AT_ONCE
 from sidecar.http2_client import (
     ACK,
@@ -390,6 +389,7 @@ def test_a_client_that_breaks_the_rules_is_told_and_left(
     assert still_serves(bench)
     (complaint,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert complaint.startswith("Receiver otlp ended a connection: ")
+    assert bench.counters.counts["unsupported_requests"] == 1
     assert "receiver_errors" not in bench.counters.counts
 
 
@@ -481,16 +481,16 @@ def test_a_client_that_does_not_read_is_not_read_from_and_then_ended() -> None:
         assert bench.wait_for_count("slow_clients")
 
 
-def test_connections_beyond_the_limit_are_closed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(grpc_connections, "MAX_CONNECTIONS", 2)
-    with Wire(bench.address) as first, Wire(bench.address) as second:
-        first.ping()
-        second.ping()
-        with Wire(bench.address) as third:
-            assert third.gone() is None
-        assert bench.counters.counts["connections_refused"] == 1
-        assert first.call(trace_request()).status == "0"
-    assert wait_until(lambda: accepted_again(bench))
+def test_connections_beyond_the_limit_are_closed() -> None:
+    with receiving(protocol(max_connections=2)) as bench:
+        with Wire(bench.address) as first, Wire(bench.address) as second:
+            first.ping()
+            second.ping()
+            with Wire(bench.address) as third:
+                assert third.gone() is None
+            assert bench.counters.counts["connections_refused"] == 1
+            assert first.call(trace_request()).status == "0"
+        assert wait_until(lambda: accepted_again(bench))
 
 
 def accepted_again(bench: Bench) -> bool:

@@ -158,6 +158,8 @@ class GrpcProtocol(_Model):
     max_recv_msg_size_mib: Annotated[int, Field(ge=1, le=1024)] = 16
     """Largest message, decompressed."""
     max_concurrent_streams: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    """Ours: connections at once; more are closed."""
     keepalive: Keepalive = Keepalive()
 
 

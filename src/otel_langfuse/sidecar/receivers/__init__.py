@@ -16,14 +16,13 @@ Counters, each summed over all listeners:
 ``http_requests``           HTTP requests whose head was read, whatever the answer.
 ``unauthenticated``         Requests with a wrong token or none.
 ``unsupported_requests``    Requests with a wrong path, method, content type or compression, and connections to the gRPC
-                            port that do not speak HTTP/2.
+                            port that do not speak HTTP/2 or break its rules.
 ``bad_requests``            Bodies that are no OTLP: answered 400 or ``INVALID_ARGUMENT``.
 ``too_large``               Bodies over the limit, before or after decompression.
 ``incomplete_requests``     Requests whose sender left before all of it had come.
 ``slow_clients``            Requests and connections that were ended because they took too long.
 ``requests_told_to_wait``   Requests answered "later" because the sidecar or its queues are full or shutting down.
-``connections_refused``     Connections beyond ``max_connections`` (gRPC: 4096), or with over 100 HTTP requests sent ahead of
-                            the answers.
+``connections_refused``     Connections beyond ``max_connections``, or with over 100 HTTP requests sent ahead of the answers.
 ``receiver_errors``         Requests and connections that failed in a way that was not foreseen; the log says how.
 ==========================  ==========================================================================================
 """

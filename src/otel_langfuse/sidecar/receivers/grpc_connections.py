@@ -23,9 +23,6 @@ __all__ = ["GrpcConnection", "GrpcConnections"]
 
 logger = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 4096
-"""Connections that are served at once; further ones are closed, which makes a sender come again later."""
-
 _READ = 256 * 1024  # bytes at once
 _WATCH_SECONDS = 1.0
 _HTTP_1 = re.compile(rb"[A-Z]{3,7} /")
@@ -48,6 +45,7 @@ class GrpcConnections:
         assert isinstance(listener.protocol, GrpcProtocol)
         self.service = service
         self._receiver = listener.receiver
+        self._limit = listener.protocol.max_connections
         self._keepalive = listener.protocol.keepalive
         self._open: set[GrpcConnection] = set()
         self._emptied = asyncio.Event()
@@ -60,8 +58,8 @@ class GrpcConnections:
         return GrpcConnection(self, Vigil(self._keepalive, self.service.message_timeout, time.monotonic()))
 
     def admit(self, connection: GrpcConnection) -> bool:
-        """Whether a connection is served."""
-        if len(self._open) >= MAX_CONNECTIONS:
+        """Whether a connection is served; one that is closed instead makes its sender come again later."""
+        if len(self._open) >= self._limit:
             self.service.counters.count("connections_refused")
             return False
         self._open.add(connection)
@@ -216,19 +214,18 @@ class GrpcConnection(asyncio.BufferedProtocol):
     def _violated(self, error: ViolationError) -> None:
         """Ends the connection of a client that does not speak as it should."""
         assert self._transport is not None
+        self._connections.service.counters.count("unsupported_requests")
         if self._server.greeted:
             self._connections.complain(f"{error}")
             self._server.leave(error.code, f"{error}")
             self._send()
+        elif _HTTP_1.match(self._greeting):
+            self._connections.complain("a client speaks HTTP/1.1 to the gRPC port; OTLP over HTTP has a port of its own")
+            self._transport.write(_HTTP_1_ANSWER)
+        elif self._greeting.startswith(b"\x16\x03"):
+            self._connections.complain("a client speaks TLS, and this receiver has no tls")
         else:
-            self._connections.service.counters.count("unsupported_requests")
-            if _HTTP_1.match(self._greeting):
-                self._connections.complain("a client speaks HTTP/1.1 to the gRPC port; OTLP over HTTP has a port of its own")
-                self._transport.write(_HTTP_1_ANSWER)
-            elif self._greeting.startswith(b"\x16\x03"):
-                self._connections.complain("a client speaks TLS, and this receiver has no tls")
-            else:
-                self._connections.complain("what came is not HTTP/2")
+            self._connections.complain("what came is not HTTP/2")
         self._transport.close()
 
     def _send(self) -> None:
