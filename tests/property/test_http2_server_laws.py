@@ -66,6 +66,8 @@ def outcome(parts: list[bytes]) -> tuple[object, ...]:
     for part in parts:
         try:
             application.server.take(memoryview(part))
+            while application.server.reader.behind:
+                application.server.take(memoryview(b""))
         except ViolationError as error:
             ending = f"{error.code} {error}"
             break
@@ -111,6 +113,7 @@ connections = st.lists(frames, max_size=12).map(lambda made: OPENED + b"".join(m
 
 
 @given(connections, st.lists(st.integers(0, len(OPENED) + 400), max_size=8))
+@example(OPENED + raw(PING, bytes(8)) * 1000 + raw(DATA, b"the body", 1, END_STREAM), [20_000])
 def test_it_does_not_matter_how_the_bytes_are_cut(data: bytes, cuts: list[int]) -> None:
     places = sorted({0, *(cut for cut in cuts if cut < len(data)), len(data)})
     parts = [data[at:end] for at, end in pairwise(places)]

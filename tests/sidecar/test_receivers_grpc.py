@@ -437,6 +437,25 @@ def test_a_client_without_certificate_is_kept_out(certificates: Certificates) ->
         assert len(bench.spans) == 1
 
 
+def test_a_connection_made_while_the_listener_leaves_is_not_served(certificates: Certificates) -> None:
+    tls = ServerTls(cert_file=certificates.cert_file, key_file=certificates.key_file)
+    with receiving(protocol(tls=tls)) as bench, channel_to(bench, credentials_of(certificates)) as channel:
+        bench.journal.may_commit.clear()
+        call = channel.unary_unary(TRACES).future(trace_request(), timeout=DEADLINE)
+        assert bench.journal.asked.wait(DEADLINE)
+        with bench.raw() as sock, ThreadPoolExecutor(1) as pool:
+            stopped = pool.submit(bench.receiver.stop, DEADLINE)
+            assert wait_until(lambda: not accepts(bench))
+            try:
+                with certificates.client().wrap_socket(sock, server_hostname="127.0.0.1") as late:
+                    assert late.recv(1) == b""
+            except OSError:
+                pass  # It ended before the handshake did.
+            bench.journal.may_commit.set()
+            assert call.result(DEADLINE) == b""
+            stopped.result(DEADLINE)
+
+
 @pytest.mark.parametrize("key", ["cert_file", "key_file", "client_ca_file"])
 def test_unusable_tls_files_are_named(tmp_path: Path, certificates: Certificates, key: str) -> None:
     rubbish = tmp_path / "rubbish.pem"

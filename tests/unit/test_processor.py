@@ -126,7 +126,7 @@ class Child:
         """What the script said on stderr."""
         with self.start(body, **variables) as process:
             try:
-                _, said = process.communicate(timeout=30)
+                _, said = process.communicate(timeout=90)  # a machine may be busy; a lock-up lasts for ever
             finally:
                 process.kill()
         assert process.returncode == code, said

@@ -36,7 +36,7 @@ def run(plan: Plan) -> int:
     """
     level = {"warn": "WARNING"}.get(plan.service.telemetry.logs.level, plan.service.telemetry.logs.level.upper())
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("uvicorn", "urllib3", "grpc", "asyncio"):
+    for noisy in ("uvicorn", "urllib3", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     for warning in plan.warnings:
         logger.warning("%s", warning)

@@ -3,3 +3,8 @@
 The states (``client_state``; ``server`` with ``server_frames``) know bytes only; who uses them has the socket. ``frames``
 has what both sides share.
 """
+
+import logging
+
+# At its level "debug" it would write down every header field, tokens among them.
+logging.getLogger("hpack").setLevel(logging.WARNING)

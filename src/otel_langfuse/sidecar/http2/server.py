@@ -15,7 +15,6 @@ Sections named here are those of RFC 9113.
 from __future__ import annotations
 
 import struct
-from collections import deque
 from collections.abc import Mapping
 from typing import Generic, Protocol, TypeVar
 
@@ -24,12 +23,11 @@ from otel_langfuse.sidecar.http2.frames import (
     END_HEADERS,
     END_STREAM,
     NO_TABLE,
-    OUR_HEADERS,
     Kind,
     Setting,
     frame,
 )
-from otel_langfuse.sidecar.http2.server_frames import MAX_FRAME, ErrorCode, FrameReader, ViolationError
+from otel_langfuse.sidecar.http2.server_frames import MAX_BLOCK, MAX_FRAME, ErrorCode, FrameReader, ViolationError
 
 __all__ = ["CONNECTION_ROOM", "STREAM_ROOM", "Application", "Server", "Stream"]
 
@@ -51,15 +49,17 @@ class Stream:
         complete: Whether the client has sent all of it.
         room: Bytes that the client may send.
         window: Bytes that may be sent to the client, beyond what its settings say.
+        answer: Header fields, body and trailers that the client has no room for yet.
     """
 
-    __slots__ = ("complete", "number", "room", "window")
+    __slots__ = ("answer", "complete", "number", "room", "window")
 
     def __init__(self, number: int) -> None:
         self.number = number
         self.complete = False
         self.room = STREAM_ROOM
         self.window = 0
+        self.answer: tuple[bytes, bytes, bytes] | None = None
 
 
 S = TypeVar("S", bound=Stream)
@@ -96,7 +96,8 @@ class Server(Generic[S]):
 
     Attributes:
         out: Bytes to send; ``pending`` takes them.
-        open: By number, the streams that have no answer yet.
+        reader: What reads the client's frames.
+        open: By number, the streams whose answer has not been sent.
     """
 
     def __init__(self, application: Application[S], *, streams: int) -> None:
@@ -104,25 +105,20 @@ class Server(Generic[S]):
             Setting.STREAMS: streams,
             Setting.INITIAL_WINDOW: STREAM_ROOM,
             Setting.MAX_FRAME: MAX_FRAME,
-            Setting.MAX_HEADERS: OUR_HEADERS,
+            Setting.MAX_HEADERS: MAX_BLOCK,
         }
         self.open: dict[int, S] = {}
         self.out = bytearray(frame(Kind.SETTINGS, 0, 0, b"".join(struct.pack(">HI", *pair) for pair in settings.items())))
         self._application = application
         self._limit = streams
-        self._reader = FrameReader(self)
+        self.reader = FrameReader(self)
         self._last = 0  # the last stream that was begun
         self._leaving = False
         self._room = CONNECTION_ROOM
         self._grant(0, CONNECTION_ROOM - _ROOM_AT_FIRST)
         self._window = self._window_of_streams = _ROOM_AT_FIRST
-        self._waiting: deque[tuple[S, bytes, bytes, bytes]] = deque()  # answers that the client has no room for
+        self._waiting: dict[int, S] = {}  # streams with an answer that the client has no room for
         self._no_table = NO_TABLE
-
-    @property
-    def greeted(self) -> bool:
-        """Whether the client has said that it speaks HTTP/2."""
-        return self._reader.greeted
 
     def take(self, data: memoryview) -> None:
         """Reads what came, and tells the application.
@@ -130,7 +126,7 @@ class Server(Generic[S]):
         Raises:
             ViolationError: It is nothing that a client may send. The connection is to be ended.
         """
-        self._reader.take(data)
+        self.reader.take(data)
 
     # ------------------------------------------------------------------------------------------- to the client
 
@@ -143,21 +139,19 @@ class Server(Generic[S]):
         """Answers a request, whether or not all of it has come; waits until the client has room for the body.
 
         Args:
-            stream: Nothing happens if it is open no more.
+            stream: Nothing happens if it is open no more, or has its answer.
             block: Header fields, from ``header_block``; the whole answer if there are no trailers.
             body: Less than 16 KiB.
             trailers: Header fields.
         """
-        if stream.number not in self.open:
-            return
-        if trailers and (self._waiting or len(body) > min(self._window, self._window_of_streams + stream.window)):
-            self._waiting.append((stream, block, body, trailers))
-        else:
-            self._answer(stream, block, body, trailers)
+        if stream.number in self.open and stream.answer is None:
+            stream.answer = (block, body, trailers)
+            if not self._sent(stream):
+                self._waiting[stream.number] = stream
 
     def reset(self, stream: S, code: int) -> None:
         """Ends a request without an answer."""
-        if self.open.pop(stream.number, None) is not None:
+        if self._forgotten(stream.number) is not None:
             self._reset(stream.number, code)
 
     def expect(self, stream: S, size: int) -> None:
@@ -176,7 +170,12 @@ class Server(Generic[S]):
             self._leaving = True
             self.out += frame(Kind.GOAWAY, 0, 0, struct.pack(">II", self._last, code) + words.encode())
 
-    def _answer(self, stream: S, block: bytes, body: bytes, trailers: bytes) -> None:
+    def _sent(self, stream: S) -> bool:
+        """Sends a stream's answer, if the client has room for it."""
+        assert stream.answer is not None
+        block, body, trailers = stream.answer
+        if len(body) > min(self._window, self._window_of_streams + stream.window):
+            return False
         out, number = self.out, stream.number
         del self.open[number]
         if self._no_table:
@@ -190,11 +189,17 @@ class Server(Generic[S]):
             out += frame(Kind.HEADERS, END_HEADERS | END_STREAM, number, block)
         if not stream.complete:  # the rest of the request is not wanted (section 8.1)
             self._reset(number, ErrorCode.NO_ERROR)
+        return True
 
     def _send_waiting(self) -> None:
-        waiting, self._waiting = self._waiting, deque()
-        for one in waiting:
-            self.answer(*one)
+        if self._waiting and self._window > 0:
+            for number in [number for number, stream in self._waiting.items() if self._sent(stream)]:
+                del self._waiting[number]
+
+    def _forgotten(self, number: int) -> S | None:
+        """Lets go of a stream; what it was, if it was open."""
+        self._waiting.pop(number, None)
+        return self.open.pop(number, None)
 
     def _reset(self, number: int, code: int) -> None:
         self.out += frame(Kind.RESET, 0, number, code.to_bytes(4, "big"))
@@ -270,7 +275,7 @@ class Server(Generic[S]):
         if kind == Kind.RESET:
             stream = self._still_open(number)
             if stream is not None:
-                del self.open[number]
+                self._forgotten(number)
                 self._application.abandoned(stream)
             return
         value &= _HIGHEST

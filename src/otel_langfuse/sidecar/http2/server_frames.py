@@ -16,7 +16,6 @@ from otel_langfuse.sidecar.http2.frames import (
     END_HEADERS,
     END_STREAM,
     HEAD,
-    OUR_HEADERS,
     PADDED,
     PREFACE,
     PRIORITY,
@@ -25,11 +24,15 @@ from otel_langfuse.sidecar.http2.frames import (
     unpadded,
 )
 
-__all__ = ["MAX_FRAME", "ErrorCode", "FrameReader", "Meaning", "ViolationError"]
+__all__ = ["MAX_BLOCK", "MAX_FRAME", "ErrorCode", "FrameReader", "Meaning", "ViolationError"]
 
 MAX_FRAME = 1 << 20
 """Bytes of a frame that a client may send: those that can do so put a request into few, each of which costs something."""
 
+MAX_BLOCK = 16 * 1024
+"""Bytes of a request's header block."""
+
+_TURN = 512  # of work at a time: a frame is one, a header block one more for each 64 bytes
 _HIGHEST = (1 << 31) - 1
 # Enumerations are slow to ask.
 _DATA, _HEADERS, _CONTINUATION = int(Kind.DATA), int(Kind.HEADERS), int(Kind.CONTINUATION)
@@ -100,12 +103,18 @@ class FrameReader:
 
     Attributes:
         greeted: Whether the client has said that it speaks HTTP/2.
+        behind: Whether what came has not all been read, because many small frames are much work: ``take`` goes on,
+            without new bytes, when others had their turn.
+        progress: A number that grows with each frame that is not of a header block which goes on.
     """
 
     def __init__(self, meaning: Meaning) -> None:
         self.greeted = False
+        self.behind = False
+        self.progress = 0
+        self._work = 0
         self._meaning = meaning
-        self._decoder = Decoder(max_header_list_size=OUR_HEADERS)
+        self._decoder = Decoder(max_header_list_size=MAX_BLOCK)
         self._rest = b""  # of what came: less than a frame
         # The body's frame that is being read: bytes of it to come, padding after them, its stream, whether that ends.
         self._left = self._padding = self._stream = 0
@@ -122,6 +131,7 @@ class FrameReader:
             data = memoryview(self._rest + data)
             self._rest = b""
         at, size = 0, len(data)
+        self._work, self.behind = 0, False
         if not self.greeted:
             if not PREFACE.startswith(bytes(data[: len(PREFACE)])):
                 raise ViolationError(ErrorCode.PROTOCOL, "it does not begin as HTTP/2 does")
@@ -140,14 +150,22 @@ class FrameReader:
                 at += passed
                 self._padding -= passed
             else:
-                length = self._begin(data, at, size)
+                self.behind = self._work >= _TURN
+                length = 0 if self.behind else self._begin(data, at, size)
                 if not length:
                     self._rest = bytes(data[at:])
                     return
                 at += length
+                self._work += 1
+                self.progress += self._block is None
             if self._ending and not self._left and not self._padding:
                 self._ending = False
                 self._meaning.on_end(self._stream)
+
+    @property
+    def halfway(self) -> bool:
+        """Whether bytes are held that are not a frame, or a header block, yet."""
+        return bool(self._rest) or self._block is not None
 
     def _begin(self, data: memoryview, at: int, end: int) -> int:
         """Begins the frame at ``at``; the length of what was read, 0 if more has to come first."""
@@ -159,7 +177,7 @@ class FrameReader:
         number &= _HIGHEST
         if self._block is not None and kind != _CONTINUATION:
             raise ViolationError(ErrorCode.PROTOCOL, "a header block was interrupted")
-        if size > (OUR_HEADERS if kind in _READ_WHOLE else MAX_FRAME):
+        if size > (MAX_BLOCK if kind in _READ_WHOLE else MAX_FRAME):
             raise ViolationError(ErrorCode.SIZE, "a frame is too large")
         if kind in (_OF_CONNECTIONS if number else _OF_STREAMS):
             raise ViolationError(ErrorCode.PROTOCOL, "a frame of the connection names a stream, or one of a stream none")
@@ -218,11 +236,12 @@ class FrameReader:
         else:
             self._block[2].extend(payload)
         _, begun, block = self._block
-        if len(block) > OUR_HEADERS:
+        if len(block) > MAX_BLOCK:
             raise ViolationError(ErrorCode.CALM, "the header fields are too large")
         if not flags & END_HEADERS:
             return
         self._block = None
+        self._work += len(block) // 64
         try:
             # Of refused streams too: the table is the connection's.
             fields = {bytes(name): bytes(value) for name, value in self._decoder.decode(bytes(block), raw=True)}

@@ -30,7 +30,9 @@ ACCEPTED = header_block((*_ANSWER, _ACCEPTS))
 SUCCESS = header_block((("grpc-status", "0"),))
 """Those after it."""
 _PRINTABLE = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
-_WORDS = 8 * 1024  # bytes of a status' message at the most
+_WORDS = 1024  # characters of a status' message at the most: with its details in one frame, whatever they are
+# Small parts are gathered: each of them on its own would take a multiple of its bytes.
+_SMALL, _GATHERED = 4 * 1024, 64 * 1024
 
 
 class Call(Stream):
@@ -42,9 +44,10 @@ class Call(Stream):
         since: When it began, on the monotonic clock.
         held: Bytes of it that are counted as held.
         size: Bytes that the message has in all; ``None`` while they are not known.
+        gone: Whether nobody waits for its answer any more; asked by another thread.
     """
 
-    __slots__ = ("_lacking", "_parts", "_prefix", "compressed", "encoding", "held", "signal", "since", "size")
+    __slots__ = ("_lacking", "_parts", "_prefix", "compressed", "encoding", "gone", "held", "signal", "since", "size")
 
     def __init__(self, number: int, since: float) -> None:
         super().__init__(number)
@@ -54,8 +57,9 @@ class Call(Stream):
         self.held = 0
         self.size: int | None = None
         self.compressed = False
+        self.gone = False
         self._prefix = b""
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | bytearray] = []
         self._lacking = 0
 
     def feed(self, data: memoryview) -> Verdict | None:
@@ -74,9 +78,19 @@ class Call(Stream):
         if len(data) > self._lacking:
             return _invalid("the call has more than one message")
         if data:
-            self._parts.append(bytes(data))
+            self._keep(data)
             self._lacking -= len(data)
         return None
+
+    def _keep(self, data: memoryview) -> None:
+        parts = self._parts
+        if parts and len(data) < _SMALL and len(parts[-1]) < _GATHERED:
+            last = parts[-1]
+            if type(last) is not bytearray:
+                last = parts[-1] = bytearray(last)
+            last += data
+        else:
+            parts.append(bytes(data))
 
     @property
     def lacking(self) -> int:
@@ -88,7 +102,8 @@ class Call(Stream):
         if self.size is None or self._lacking:
             return None
         parts, self._parts = self._parts, []
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        first = parts[0] if parts else b""
+        return first if len(parts) < 2 and type(first) is bytes else b"".join(parts)
 
     def forget(self) -> None:
         """Keeps nothing of what came."""
@@ -130,15 +145,12 @@ def unsupported(fields: Mapping[bytes, bytes]) -> bytes | None:
 
 def refusal(verdict: Verdict) -> bytes:
     """The header fields of an answer that is only a status."""
-    fields = [
-        *_ANSWER,
-        ("grpc-status", str(verdict.code)),
-        ("grpc-message", quote(verdict.message.encode()[:_WORDS], safe=_PRINTABLE)),
-    ]
+    words = verdict.message[:_WORDS]
+    fields = [*_ANSWER, ("grpc-status", str(verdict.code)), ("grpc-message", quote(words, safe=_PRINTABLE))]
     if verdict.code == Code.UNIMPLEMENTED:
         fields.append(_ACCEPTS)
     if verdict.retry_after is not None:
-        details = status_bytes(verdict.code, verdict.message, retry_after=verdict.retry_after)
+        details = status_bytes(verdict.code, words, retry_after=verdict.retry_after)
         fields.append(("grpc-status-details-bin", base64.b64encode(details).decode().rstrip("=")))
     return header_block(fields)
 

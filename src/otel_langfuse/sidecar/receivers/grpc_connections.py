@@ -48,6 +48,7 @@ class GrpcConnections:
         self._limit = listener.protocol.max_connections
         self._keepalive = listener.protocol.keepalive
         self._open: set[GrpcConnection] = set()
+        self._leaving = False
         self._emptied = asyncio.Event()
         self._may_log = OncePerInterval()
         self.buffer = memoryview(bytearray(_READ))
@@ -59,6 +60,8 @@ class GrpcConnections:
 
     def admit(self, connection: GrpcConnection) -> bool:
         """Whether a connection is served; one that is closed instead makes its sender come again later."""
+        if self._leaving:
+            return False
         if len(self._open) >= self._limit:
             self.service.counters.count("connections_refused")
             return False
@@ -78,7 +81,11 @@ class GrpcConnections:
             await asyncio.sleep(pause)
             now = time.monotonic()
             for connection in [*self._open]:
-                connection.check(now)
+                try:
+                    connection.check(now)
+                except Exception as error:  # noqa: BLE001 - border: nobody else would watch over the other connections
+                    self.broken(error)
+                    connection.abort()
 
     async def leave(self, grace: float, last_answers: float) -> None:
         """Lets the calls that are open end within ``grace`` seconds, answers the others, and ends all connections.
@@ -87,6 +94,7 @@ class GrpcConnections:
             grace: Seconds.
             last_answers: Seconds that answers to those others may take.
         """
+        self._leaving = True
         for connection in [*self._open]:
             connection.leave(at_once=True)
         if await self._empty(grace):
@@ -136,6 +144,9 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._greeting = b""
         self._close_when_idle = False
+        self._behind = False  # reading waits for what has come to be worked off
+        self._blocked = False  # reading waits for the client to read
+        self._loop = asyncio.get_running_loop()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Lets the connection in, unless it is one too many."""
@@ -151,8 +162,14 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """Bytes have come."""
         data = self._connections.buffer[:nbytes]
         self._vigil.heard(time.monotonic())
-        if not self._server.greeted:
+        if not self._server.reader.greeted:
             self._greeting = (self._greeting + data[:16])[:16]
+        self._take(data)
+
+    def _take(self, data: memoryview) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return  # With TLS, bytes come after that, too.
         try:
             self._server.take(data)
         except ViolationError as error:
@@ -161,6 +178,23 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._connections.broken(error)
             self.abort()
         self._send()
+        if self._server.reader.behind and not transport.is_closing():
+            # Others have their turn; until all is read, no more comes in.
+            if not self._behind:
+                self._behind = True
+                transport.pause_reading()
+            self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._take(memoryview(b""))
+        if self._behind and not self._server.reader.behind:
+            self._behind = False
+            self._read_again()
+
+    def _read_again(self) -> None:
+        assert self._transport is not None
+        if not self._behind and not self._blocked and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -171,18 +205,26 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """The client does not read; until it does, it is not read from."""
         assert self._transport is not None
         self._vigil.waits_for_reader(time.monotonic())
-        self._transport.pause_reading()
+        self._blocked = True
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        assert self._transport is not None
         self._vigil.waits_no_more()
-        self._transport.resume_reading()
+        self._blocked = False
+        self._read_again()
 
     def check(self, now: float) -> None:
         """Does what is due at this time, be it to end what takes too long."""
+        reader, transport = self._server.reader, self._transport
+        if transport is None or transport.is_closing():
+            if self._vigil.closing_too_long(now):
+                self.abort()
+            return
         self._exports.end_slow(now)
-        due = self._vigil.due(now, greeted=self._server.greeted, busy=bool(self._server.open))
+        half = reader.progress if reader.halfway else None
+        due = self._vigil.due(now, greeted=reader.greeted, half=half, busy=bool(self._server.open))
         if due is Due.PING:
             self._server.ping()
         elif due is Due.LEAVE:
@@ -215,7 +257,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         """Ends the connection of a client that does not speak as it should."""
         assert self._transport is not None
         self._connections.service.counters.count("unsupported_requests")
-        if self._server.greeted:
+        if self._server.reader.greeted:
             self._connections.complain(f"{error}")
             self._server.leave(error.code, f"{error}")
             self._send()
@@ -232,7 +274,7 @@ class GrpcConnection(asyncio.BufferedProtocol):
         transport, server = self._transport, self._server
         if transport is None or transport.is_closing():
             return
-        if server.out and server.greeted:  # a client that speaks something else should get an answer that it can read
+        if server.out and server.reader.greeted:  # a client that speaks something else should get an answer that it can read
             transport.write(server.pending())
         if self._close_when_idle and not server.open:
             transport.close()

@@ -46,6 +46,7 @@ def _later(code: int, message: str) -> Verdict:
 
 _TOO_MUCH = _later(Code.RESOURCE_EXHAUSTED, "too many large requests at once; come again")
 _SHUTDOWN = _later(Code.UNAVAILABLE, "the sidecar is shutting down and did not finish this request; send it to the next one")
+_GIVEN_UP = _later(Code.UNAVAILABLE, "the call was given up")  # nobody hears it
 _NO_TOKEN = Verdict(Code.UNAUTHENTICATED, 401, "the token is missing or wrong", None, "unauthenticated")
 _NO_MESSAGE = Verdict(Code.INVALID_ARGUMENT, 400, "the call has no message", None, "incomplete_requests")
 
@@ -150,7 +151,8 @@ class Exports:
             service.pool.submit(self._work, stream, message)
 
     def abandoned(self, stream: Call) -> None:
-        """The client has given it up."""
+        """The client has given it up: it will come again, so that it is not taken any more if it has not been yet."""
+        stream.gone = True
         if not stream.complete:
             self._service.counters.count("incomplete_requests")
             self._release(stream)
@@ -163,16 +165,17 @@ class Exports:
     # ------------------------------------------------------------------------------------------ for the connection
 
     def end_slow(self, now: float) -> None:
-        """Ends the calls whose message does not come in time."""
-        for call in [call for call in self.server.open.values() if not call.complete]:
-            if call.since + self._service.message_timeout <= now:
+        """Ends the calls whose message does not come in time, and those whose answer the client does not take."""
+        begun = now - self._service.message_timeout
+        for call in [call for call in self.server.open.values() if not call.complete or call.answer is not None]:
+            if call.since <= begun:
                 self._service.counters.count("slow_clients")
                 self._release(call)
                 self.server.reset(call, ErrorCode.CANCEL)
 
     def give_up(self) -> None:
-        """Answers all that is open: it was not finished in time."""
-        for call in [*self.server.open.values()]:
+        """Answers all that has no answer: it was not finished in time."""
+        for call in [call for call in self.server.open.values() if call.answer is None]:
             self._refuse(call, _SHUTDOWN)
 
     def lost(self) -> None:
@@ -185,8 +188,10 @@ class Exports:
 
     def _work(self, call: Call, message: bytes) -> None:
         """Hands a request over, in one of the listener's threads."""
-        encoding = call.encoding if call.compressed else ""
-        outcome = self._service.reception.take(call.signal, message, encoding=encoding)
+        outcome: Receipt | Verdict = _GIVEN_UP
+        if not call.gone:
+            encoding = call.encoding if call.compressed else ""
+            outcome = self._service.reception.take(call.signal, message, encoding=encoding)
         try:
             self._loop.call_soon_threadsafe(self._worked, call, outcome)
         except RuntimeError:
@@ -205,12 +210,14 @@ class Exports:
     def _refuse(self, call: Call, verdict: Verdict) -> None:
         """Answers a call of which nothing was handed over."""
         self._service.counters.count(verdict.counter)
+        call.gone = True  # should it wait for a thread
         call.forget()
         self._end(call, refusal(verdict))
 
     def _end(self, call: Call, block: bytes, body: bytes = b"", trailers: bytes = b"") -> None:
         self._release(call)
-        self._vigil.answered(time.monotonic())
+        call.since = time.monotonic()
+        self._vigil.answered(call.since)
         self.server.answer(call, block, body, trailers)
 
     def _hold(self, call: Call, size: int) -> bool:

@@ -58,6 +58,8 @@ class Vigil:
         self._left: float | None = None
         self._reads_until = math.inf
         self._pinged: float | None = None
+        self._half: tuple[int | None, float] = (None, now)
+        self._closes: float | None = None
         self._last_ping = -math.inf
         self._strikes = 0
 
@@ -91,14 +93,25 @@ class Vigil:
         self._last_ping = now
         return self._strikes > _STRIKES
 
-    def due(self, now: float, *, greeted: bool, busy: bool) -> Due:
+    def closing_too_long(self, now: float) -> bool:
+        """Whether a connection that is closed still is not gone, because the client does not take the last words."""
+        if self._closes is None:
+            self._closes = now
+        return now - self._closes >= _LINGER_SECONDS
+
+    def due(self, now: float, *, greeted: bool, half: int | None, busy: bool) -> Due:
         """What is to be done.
 
         Args:
             now: The time.
             greeted: Whether the client has said that it speaks HTTP/2.
+            half: Where reading is, if it is in the middle of something that is held.
             busy: Whether calls are open.
         """
+        if half is None or half != self._half[0]:
+            self._half = (half, now)
+        elif now - self._half[1] >= self._patience:
+            return Due.ABORT
         if now >= self._reads_until or (not greeted and now >= self._greets_until):
             return Due.ABORT
         if self._left is not None:

@@ -70,6 +70,7 @@ class GrpcReceiver:
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
+        self._stopped = False
         self._grace = 0.0
         self._port = 0
 
@@ -101,7 +102,7 @@ class GrpcReceiver:
         """Takes no new calls, lets those in progress end within ``grace`` seconds, ends the rest. Idempotent."""
         thread, self._thread = self._thread, None
         if thread is not None:
-            self._grace = grace
+            self._grace, self._stopped = grace, True
             if self._loop is not None and self._ending is not None:
                 with contextlib.suppress(RuntimeError):  # It has ended by itself.
                     self._loop.call_soon_threadsafe(self._ending.set)
@@ -137,15 +138,17 @@ class GrpcReceiver:
             for sock in sockets
         ]
         ending = self._ending = asyncio.Event()
+        if self._stopped:  # before the loop was up
+            ending.set()
         watch = asyncio.create_task(connections.watch())
         self._ready.set()
         try:
             await ending.wait()
         finally:
-            watch.cancel()
             for server in servers:
                 server.close()
-        await connections.leave(self._grace, _LAST_ANSWERS_SECONDS)
+            await connections.leave(self._grace, _LAST_ANSWERS_SECONDS)
+            watch.cancel()
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

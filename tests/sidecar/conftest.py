@@ -1,0 +1,34 @@
+"""What several tests of the sidecar need."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def uvloop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """uvloop, which is not installed where the other tests run, so that they use what most users have."""
+    folder = tmp_path_factory.mktemp("uvloop")
+    subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "install", "-q", "--target", str(folder), "uvloop"], check=True, timeout=120
+    )
+    sys.path.insert(0, str(folder))
+    try:
+        yield importlib.import_module("uvloop")
+    finally:
+        sys.path.remove(str(folder))
+        for name in [name for name in sys.modules if name.partition(".")[0] == "uvloop"]:
+            del sys.modules[name]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both kinds of event loops that a listener may run on."""
+    module = request.getfixturevalue("uvloop") if request.param == "uvloop" else None
+    monkeypatch.setitem(sys.modules, "uvloop", module)
