@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
 
 
 @pytest.fixture(scope="session")
-def uvloop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+def uvloop(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     """uvloop, which is not installed where the other tests run, so that they use what most users have."""
     folder = tmp_path_factory.mktemp("uvloop")
     subprocess.run(
@@ -20,11 +19,11 @@ def uvloop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
     )
     sys.path.insert(0, str(folder))
     try:
-        yield importlib.import_module("uvloop")
+        module = importlib.import_module("uvloop")
     finally:
         sys.path.remove(str(folder))
-        for name in [name for name in sys.modules if name.partition(".")[0] == "uvloop"]:
-            del sys.modules[name]
+        sys.modules.pop("uvloop", None)
+    return module
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])

@@ -144,9 +144,8 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._greeting = b""
         self._close_when_idle = False
-        self._behind = False  # reading waits for what has come to be worked off
-        self._blocked = False  # reading waits for the client to read
-        self._loop = asyncio.get_running_loop()
+        self._blocked = False  # the client does not read
+        self._turn: asyncio.Handle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Lets the connection in, unless it is one too many."""
@@ -178,23 +177,22 @@ class GrpcConnection(asyncio.BufferedProtocol):
             self._connections.broken(error)
             self.abort()
         self._send()
-        if self._server.reader.behind and not transport.is_closing():
-            # Others have their turn; until all is read, no more comes in.
-            if not self._behind:
-                self._behind = True
-                transport.pause_reading()
-            self._loop.call_soon(self._go_on)
+        if not transport.is_closing():
+            self._read_on(transport)
+
+    def _read_on(self, transport: asyncio.Transport) -> None:
+        """Reads while the client does, too. What is left of much work comes first, when others had their turn."""
+        if self._blocked or self._server.reader.behind:
+            transport.pause_reading()
+            if not self._blocked and self._turn is None:
+                self._turn = asyncio.get_running_loop().call_soon(self._go_on)
+        else:
+            transport.resume_reading()
 
     def _go_on(self) -> None:
-        self._take(memoryview(b""))
-        if self._behind and not self._server.reader.behind:
-            self._behind = False
-            self._read_again()
-
-    def _read_again(self) -> None:
-        assert self._transport is not None
-        if not self._behind and not self._blocked and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self._turn = None
+        if not self._blocked:
+            self._take(memoryview(b""))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
@@ -207,13 +205,15 @@ class GrpcConnection(asyncio.BufferedProtocol):
         self._vigil.waits_for_reader(time.monotonic())
         self._blocked = True
         if not self._transport.is_closing():
-            self._transport.pause_reading()
+            self._read_on(self._transport)
 
     def resume_writing(self) -> None:
         """The client reads again."""
+        assert self._transport is not None
         self._vigil.waits_no_more()
         self._blocked = False
-        self._read_again()
+        if not self._transport.is_closing():
+            self._read_on(self._transport)
 
     def check(self, now: float) -> None:
         """Does what is due at this time, be it to end what takes too long."""

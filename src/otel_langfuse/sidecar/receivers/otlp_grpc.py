@@ -145,6 +145,10 @@ class GrpcReceiver:
         try:
             await ending.wait()
         finally:
+            # asyncio lets a connection hang that is accepted just when its server closes: first no more are accepted.
+            for sock in sockets:
+                loop.remove_reader(sock)
+            await asyncio.sleep(0)
             for server in servers:
                 server.close()
             await connections.leave(self._grace, _LAST_ANSWERS_SECONDS)
