@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -28,12 +28,12 @@ def raw(kind: int, payload: bytes = b"", stream: int = 0, flags: int = 0) -> byt
     return struct.pack(">I", len(payload))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + payload
 
 
-def fields(*more: tuple[str, str], without: Sequence[str] = (), **replaced: str) -> list[tuple[str, str]]:
+def fields(*more: tuple[str, str], **replaced: str) -> list[tuple[str, str]]:
     """The header fields of an export; ``replaced`` by names without their colon."""
     found = {":method": "POST", ":scheme": "http", ":path": TRACES, ":authority": "x", "te": "trailers"}
     found |= {"content-type": "application/grpc"}
     found |= {name if name in found else f":{name}": value for name, value in replaced.items()}
-    return [(name, value) for name, value in found.items() if name not in without] + list(more)
+    return [*found.items(), *more]
 
 
 def block(*more: tuple[str, str], **replaced: str) -> bytes:

@@ -41,7 +41,7 @@ class Call(Stream):
     Attributes:
         signal: What it exports.
         encoding: How its message is compressed, if the message says that it is.
-        since: When it began, on the monotonic clock.
+        since: When it began, and later when it was answered, on the monotonic clock.
         held: Bytes of it that are counted as held.
         size: Bytes that the message has in all; ``None`` while they are not known.
         gone: Whether nobody waits for its answer any more; asked by another thread.
