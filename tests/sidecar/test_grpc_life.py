@@ -303,6 +303,7 @@ def test_calls_that_are_given_up_before_a_thread_has_them_are_not_taken(bench: B
         bench.journal.may_commit.set()
         assert wire.call(trace_request()).status == "0"
     assert bench.counters.counts["requests_received"] == THREADS + 1
+    assert bench.wait_for_count("incomplete_requests", 10)
 
 
 def test_a_call_that_was_taken_is_never_told_to_come_again(bench: Bench) -> None:

@@ -19,7 +19,7 @@ Counters, each summed over all listeners:
                             port that do not speak HTTP/2 or break its rules.
 ``bad_requests``            Bodies that are no OTLP: answered 400 or ``INVALID_ARGUMENT``.
 ``too_large``               Bodies over the limit, before or after decompression.
-``incomplete_requests``     Requests whose sender left before all of it had come.
+``incomplete_requests``     Requests whose sender left before all of it had come, or gave it up before it was taken.
 ``slow_clients``            Requests and connections that were ended because they took too long.
 ``requests_told_to_wait``   Requests answered "later" because the sidecar or its queues are full or shutting down.
 ``connections_refused``     Connections beyond ``max_connections``, or with over 100 HTTP requests sent ahead of the answers.

@@ -189,7 +189,9 @@ class Exports:
     def _work(self, call: Call, message: bytes) -> None:
         """Hands a request over, in one of the listener's threads."""
         outcome: Receipt | Verdict = _GIVEN_UP
-        if not call.gone:
+        if call.gone:
+            self._service.counters.count("incomplete_requests")
+        else:
             encoding = call.encoding if call.compressed else ""
             outcome = self._service.reception.take(call.signal, message, encoding=encoding)
         try:
