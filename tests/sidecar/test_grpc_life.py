@@ -338,6 +338,20 @@ def test_a_listener_that_comes_up_too_late_does_not_serve(monkeypatch: pytest.Mo
         socket.create_connection(receiver.address, timeout=DEADLINE)
 
 
+def test_the_grace_of_old_connections_does_not_shorten_that_of_the_stop() -> None:
+    keepalive = {"server_parameters": {"max_connection_age_grace": "20ms"}}
+    with receiving(protocol(keepalive=keepalive)) as bench, RawLine(bench.address) as line, ThreadPoolExecutor(1) as pool:
+        bench.journal.may_commit.clear()
+        line.send(CALL, raw(DATA, message(trace_request()), 1, END_STREAM))
+        assert bench.journal.asked.wait(DEADLINE)
+        stopped = pool.submit(bench.receiver.stop, DEADLINE)
+        line.until(GOAWAY)
+        assert not wait_until(stopped.done, timeout=0.3)
+        bench.journal.may_commit.set()
+        assert line.fields_of(line.until(HEADERS, 1))[":status"] == "200"
+        stopped.result(DEADLINE)
+
+
 def test_calls_that_outlast_the_grace_are_told_to_come_again(bench: Bench) -> None:
     bench.journal.may_commit.clear()
     with RawLine(bench.address) as line:

@@ -55,6 +55,7 @@ class Vigil:
         self._heard = self._answered = now
         age = ours.max_connection_age or math.inf
         self._leaves = now + age * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - only to spread
+        self._ends = math.inf  # set when it is told to go because of its age, and then only
         self._left: float | None = None
         self._reads_until = math.inf
         self._pinged: float | None = None
@@ -116,7 +117,10 @@ class Vigil:
             return Due.ABORT
         if self._left is not None:
             return self._due_after_leaving(now, self._left, busy=busy)
-        if now >= self._leaves or (not busy and now - self._answered >= self._idle):
+        if now >= self._leaves:
+            self._ends = now + self._grace
+            return Due.LEAVE
+        if not busy and now - self._answered >= self._idle:
             return Due.LEAVE
         if self._pinged is not None:
             return Due.ABORT if now - self._pinged >= self._ping_timeout else Due.NOTHING
@@ -128,7 +132,7 @@ class Vigil:
     def _due_after_leaving(self, now: float, left: float, *, busy: bool) -> Due:
         if not busy and now - max(left, self._answered) >= _LINGER_SECONDS:
             return Due.CLOSE
-        return Due.ABORT if busy and now - left >= self._grace else Due.NOTHING
+        return Due.ABORT if busy and now >= self._ends else Due.NOTHING
 
 
 def shortest(keepalive: Keepalive) -> float:
