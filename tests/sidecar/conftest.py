@@ -1,13 +1,17 @@
-"""What several tests of the sidecar need."""
+"""What several tests of the sidecar need: a gRPC listener, a client of it, and its event loops."""
 
 from __future__ import annotations
 
 import importlib
 import subprocess
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
+
+from sidecar.http2_client import Wire
+from sidecar.receiving import Bench, grpc_protocol, receiving
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +35,15 @@ def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """Both kinds of event loops that a listener may run on."""
     module = request.getfixturevalue("uvloop") if request.param == "uvloop" else None
     monkeypatch.setitem(sys.modules, "uvloop", module)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with receiving(grpc_protocol()) as started:
+        yield started
+
+
+@pytest.fixture
+def wire(bench: Bench) -> Iterator[Wire]:
+    with Wire(bench.address) as made:
+        yield made

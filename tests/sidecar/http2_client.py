@@ -15,11 +15,12 @@ import h2.events
 import h2.settings
 import hpack
 
-from sidecar.receiving import DEADLINE
+from sidecar.receiving import DEADLINE, Bench, trace_request
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 TRACES = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
+NO_ERROR, PROTOCOL, FLOW_CONTROL, CLOSED, SIZE, REFUSED, CANCEL, COMPRESSION, CALM = 0, 1, 3, 5, 6, 7, 8, 9, 11
 END_STREAM, END_HEADERS, PADDED, PRIORITISED, ACK = 0x1, 0x4, 0x8, 0x20, 0x1
 
 
@@ -242,3 +243,9 @@ class RawLine:
 
     def fields_of(self, frame: Frame) -> dict[str, str]:
         return {str(name): str(value) for name, value in self._decoder.decode(frame.payload)}
+
+
+def still_serves(bench: Bench) -> bool:
+    """Whether another client is served."""
+    with Wire(bench.address) as other:
+        return other.call(trace_request()).status == "0"

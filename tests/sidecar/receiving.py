@@ -178,6 +178,11 @@ class Reply:
         return json.loads(self.body)
 
 
+def grpc_protocol(**more: object) -> GrpcProtocol:
+    """A listener's settings, on a free port."""
+    return GrpcProtocol.model_validate({"endpoint": "127.0.0.1:0", **more})
+
+
 def wait_until(true: Callable[[], bool], timeout: float = DEADLINE) -> bool:
     """Whether ``true()`` became true in time."""
     pause = threading.Event()

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -17,7 +16,6 @@ import pytest
 from otel_langfuse.counters import Counters
 from otel_langfuse.errors import ConfigError
 from otel_langfuse.sidecar.config.plan import Listener
-from otel_langfuse.sidecar.config.schema import GrpcProtocol
 from otel_langfuse.sidecar.entry import Signal
 from otel_langfuse.sidecar.intake import Intake
 from otel_langfuse.sidecar.receivers import GrpcReceiver, otlp_grpc
@@ -25,11 +23,13 @@ from otel_langfuse.sidecar.receivers.grpc_connections import GrpcConnections
 from otel_langfuse.sidecar.receivers.grpc_exports import GrpcService
 from otel_langfuse.sidecar.receivers.otlp_grpc import THREADS
 from sidecar.http2_client import (
+    CALM,
     DATA,
     END_HEADERS,
     END_STREAM,
     GOAWAY,
     HEADERS,
+    NO_ERROR,
     PING,
     PREFACE,
     SETTINGS,
@@ -39,38 +39,17 @@ from sidecar.http2_client import (
     block,
     message,
     raw,
+    still_serves,
 )
-from sidecar.receiving import DEADLINE, Bench, receiving, trace_request, wait_until
+from sidecar.receiving import DEADLINE, Bench, grpc_protocol, receiving, trace_request, wait_until
 
 MIB = 1 << 20
 SECRET = "the prompt that nobody may see"
-NO_ERROR, PROTOCOL, FLOW_CONTROL, CLOSED, SIZE, REFUSED, CANCEL, COMPRESSION, CALM = 0, 1, 3, 5, 6, 7, 8, 9, 11
 
 
 pytestmark = pytest.mark.usefixtures("loop")
 
 CALL = raw(HEADERS, block(), 1, END_HEADERS)
-
-
-def protocol(**more: object) -> GrpcProtocol:
-    return GrpcProtocol.model_validate({"endpoint": "127.0.0.1:0", **more})
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    with receiving(protocol()) as started:
-        yield started
-
-
-@pytest.fixture
-def wire(bench: Bench) -> Iterator[Wire]:
-    with Wire(bench.address) as made:
-        yield made
-
-
-def still_serves(bench: Bench) -> bool:
-    with Wire(bench.address) as other:
-        return other.call(trace_request()).status == "0"
 
 
 # --------------------------------------------------------------------------------------------------- not HTTP/2 at all
@@ -108,7 +87,7 @@ def test_what_is_not_http_is_named(bench: Bench, rubbish: bytes, words: str, cap
 
 
 def test_a_connection_that_never_speaks_is_ended() -> None:
-    with receiving(protocol(), message_timeout=0.2) as bench, bench.raw() as sock:
+    with receiving(grpc_protocol(), message_timeout=0.2) as bench, bench.raw() as sock:
         sock.sendall(PREFACE[:5])
         with sock.makefile("rb") as stream:
             stream.read()
@@ -117,7 +96,7 @@ def test_a_connection_that_never_speaks_is_ended() -> None:
 
 def test_a_client_that_does_not_read_is_not_read_from_and_then_ended() -> None:
     keepalive = {"enforcement_policy": {"min_time": "1ns", "permit_without_stream": True}}
-    with receiving(protocol(keepalive=keepalive), message_timeout=0.5) as bench, RawLine(bench.address) as line:
+    with receiving(grpc_protocol(keepalive=keepalive), message_timeout=0.5) as bench, RawLine(bench.address) as line:
         pings = raw(PING, bytes(8)) * 4096
         line.sock.settimeout(DEADLINE)
         with pytest.raises(ConnectionError):
@@ -126,7 +105,7 @@ def test_a_client_that_does_not_read_is_not_read_from_and_then_ended() -> None:
 
 
 def test_a_header_block_that_is_never_finished_ends_the_connection() -> None:
-    with receiving(protocol(), message_timeout=0.2) as bench:
+    with receiving(grpc_protocol(), message_timeout=0.2) as bench:
         for begun in (raw(HEADERS, block(), 1), raw(HEADERS, block(), 1)[:30]):
             with RawLine(bench.address) as line:
                 line.send(begun)
@@ -151,7 +130,7 @@ def test_a_call_in_tiny_pieces_takes_little_more_than_its_bytes(bench: Bench) ->
 
 def test_many_small_frames_are_worked_off_in_turns(bench: Bench) -> None:
     keepalive = {"enforcement_policy": {"min_time": "1ns", "permit_without_stream": True}}
-    with receiving(protocol(keepalive=keepalive)) as bench, RawLine(bench.address) as line:
+    with receiving(grpc_protocol(keepalive=keepalive)) as bench, RawLine(bench.address) as line:
         line.send(*[raw(PING, bytes(8))] * 5000, CALL, raw(DATA, message(trace_request()), 1, END_STREAM))
         answered = 0
         while (frame := next(line.frames())).kind != HEADERS:
@@ -173,7 +152,7 @@ def test_a_connection_that_is_closed_and_whose_client_does_not_listen_is_ended(b
             self.aborted = True
 
     async def closing() -> tuple[bool, bool]:
-        listener = Listener("otlp", protocol(), None, "Bearer", frozenset(Signal))
+        listener = Listener("otlp", grpc_protocol(), None, "Bearer", frozenset(Signal))
         with ThreadPoolExecutor(1) as pool:
             service = GrpcService(listener, bench.intake, bench.counters, pool, inline=False, message_timeout=30)
             connection, transport = GrpcConnections(listener, service).make(), Stuck()
@@ -188,7 +167,7 @@ def test_a_connection_that_is_closed_and_whose_client_does_not_listen_is_ended(b
 
 
 def test_connections_beyond_the_limit_are_closed() -> None:
-    with receiving(protocol(max_connections=2)) as bench:
+    with receiving(grpc_protocol(max_connections=2)) as bench:
         with Wire(bench.address) as first, Wire(bench.address) as second:
             first.ping()
             second.ping()
@@ -227,7 +206,7 @@ def test_pings_after_each_answer_are_free(wire: Wire) -> None:
 
 def test_pings_may_be_allowed(bench: Bench) -> None:
     keepalive = {"enforcement_policy": {"min_time": "1ns", "permit_without_stream": True}}
-    with receiving(protocol(keepalive=keepalive)) as bench, Wire(bench.address) as wire:
+    with receiving(grpc_protocol(keepalive=keepalive)) as bench, Wire(bench.address) as wire:
         for _ in range(20):
             wire.ping()
         assert wire.call(trace_request()).status == "0"
@@ -235,7 +214,7 @@ def test_pings_may_be_allowed(bench: Bench) -> None:
 
 def test_a_silent_client_is_asked_and_ended_if_it_is_gone() -> None:
     keepalive = {"server_parameters": {"time": "100ms", "timeout": "100ms"}}
-    with receiving(protocol(keepalive=keepalive)) as bench, Wire(bench.address) as wire:
+    with receiving(grpc_protocol(keepalive=keepalive)) as bench, Wire(bench.address) as wire:
         while wire.pings < 3:
             wire.hear()
         wire.answer_pings = False
@@ -245,7 +224,7 @@ def test_a_silent_client_is_asked_and_ended_if_it_is_gone() -> None:
 
 def test_an_old_connection_is_told_to_go_when_its_calls_have_ended(bench: Bench) -> None:
     keepalive = {"server_parameters": {"max_connection_age": "100ms"}}
-    with receiving(protocol(keepalive=keepalive)) as bench, Wire(bench.address) as wire:
+    with receiving(grpc_protocol(keepalive=keepalive)) as bench, Wire(bench.address) as wire:
         stream = wire.begin()
         while wire.goaway is None:
             wire.hear()
@@ -262,7 +241,7 @@ def test_an_old_connection_is_told_to_go_when_its_calls_have_ended(bench: Bench)
 
 def test_an_old_connection_is_ended_after_its_grace() -> None:
     keepalive = {"server_parameters": {"max_connection_age": "50ms", "max_connection_age_grace": "100ms"}}
-    with receiving(protocol(keepalive=keepalive)) as bench, Wire(bench.address) as wire:
+    with receiving(grpc_protocol(keepalive=keepalive)) as bench, Wire(bench.address) as wire:
         wire.begin()
         assert wire.gone() == (NO_ERROR, b"")
         assert bench.wait_for_count("incomplete_requests")
@@ -327,7 +306,7 @@ def test_a_listener_that_comes_up_too_late_does_not_serve(monkeypatch: pytest.Mo
     monkeypatch.setattr(otlp_grpc, "_START_SECONDS", 0.05)
     monkeypatch.setattr(otlp_grpc, "_loop_factory", lambda: late)
     counters = Counters()
-    listener = Listener("otlp", protocol(), None, "Bearer", frozenset(Signal))
+    listener = Listener("otlp", grpc_protocol(), None, "Bearer", frozenset(Signal))
     receiver = GrpcReceiver(listener, Intake(None, {}, counters), counters)  # type: ignore[arg-type]  # nothing comes
     release = threading.Timer(0.3, up.set)
     release.start()
@@ -340,7 +319,7 @@ def test_a_listener_that_comes_up_too_late_does_not_serve(monkeypatch: pytest.Mo
 
 def test_the_grace_of_old_connections_does_not_shorten_that_of_the_stop() -> None:
     keepalive = {"server_parameters": {"max_connection_age_grace": "20ms"}}
-    with receiving(protocol(keepalive=keepalive)) as bench, RawLine(bench.address) as line, ThreadPoolExecutor(1) as pool:
+    with receiving(grpc_protocol(keepalive=keepalive)) as bench, RawLine(bench.address) as line, ThreadPoolExecutor(1) as pool:
         bench.journal.may_commit.clear()
         line.send(CALL, raw(DATA, message(trace_request()), 1, END_STREAM))
         assert bench.journal.asked.wait(DEADLINE)

@@ -7,7 +7,6 @@ import gc
 import gzip
 import logging
 import struct
-from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -16,63 +15,50 @@ import pytest
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from otel_langfuse.sidecar.config.schema import GrpcProtocol
 from otel_langfuse.sidecar.entry import Signal
 from otel_langfuse.sidecar.receivers.answers import Verdict
 from otel_langfuse.sidecar.receivers.bodies import BODIES_AT_ONCE
 from otel_langfuse.sidecar.receivers.grpc_calls import Call, refusal
 from sidecar.http2_client import (
     ACK,
+    CALM,
+    CANCEL,
+    CLOSED,
+    COMPRESSION,
     CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
+    FLOW_CONTROL,
     GOAWAY,
     HEADERS,
+    NO_ERROR,
     PADDED,
     PING,
     PREFACE,
     PRIORITISED,
     PRIORITY,
+    PROTOCOL,
     PUSH,
+    REFUSED,
     RST,
     SETTINGS,
+    SIZE,
     WINDOW,
     RawLine,
     Wire,
     block,
     message,
     raw,
+    still_serves,
 )
-from sidecar.receiving import Bench, receiving, trace_request, wait_until
+from sidecar.receiving import Bench, grpc_protocol, receiving, trace_request, wait_until
 
 MIB = 1 << 20
 SECRET = "the prompt that nobody may see"
-NO_ERROR, PROTOCOL, FLOW_CONTROL, CLOSED, SIZE, REFUSED, CANCEL, COMPRESSION, CALM = 0, 1, 3, 5, 6, 7, 8, 9, 11
 
 
 pytestmark = pytest.mark.usefixtures("loop")
-
-
-def protocol(**more: object) -> GrpcProtocol:
-    return GrpcProtocol.model_validate({"endpoint": "127.0.0.1:0", **more})
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    with receiving(protocol()) as started:
-        yield started
-
-
-@pytest.fixture
-def wire(bench: Bench) -> Iterator[Wire]:
-    with Wire(bench.address) as made:
-        yield made
-
-
-def still_serves(bench: Bench) -> bool:
-    with Wire(bench.address) as other:
-        return other.call(trace_request()).status == "0"
 
 
 def details_of(answer: Any) -> Status | None:
@@ -88,7 +74,7 @@ def details_of(answer: Any) -> Status | None:
 @pytest.mark.parametrize("compressed", [False, True])
 def test_a_message_of_any_size_is_taken(inline: bool, size: int, compressed: bool) -> None:
     body = trace_request(text="x" * size)
-    with receiving(protocol(), inline=inline) as bench, Wire(bench.address) as wire:
+    with receiving(grpc_protocol(), inline=inline) as bench, Wire(bench.address) as wire:
         for _ in range(2):
             if compressed:
                 answer = wire.call(gzip.compress(body), ("grpc-encoding", "gzip"), flag=1)
@@ -191,7 +177,7 @@ def test_a_body_that_is_not_one_message_is_an_invalid_argument(bench: Bench, wir
 
 
 def test_a_token_is_judged_before_the_message_comes() -> None:
-    with receiving(protocol(), token="secret-token") as bench, Wire(bench.address) as wire:
+    with receiving(grpc_protocol(), token="secret-token") as bench, Wire(bench.address) as wire:
         stream = wire.begin(("authorization", "Bearer wrong"))
         assert wire.answered(stream).status == "16"
         while wire.answers[stream].reset is None:  # The rest is not wanted.
@@ -201,7 +187,7 @@ def test_a_token_is_judged_before_the_message_comes() -> None:
 
 
 def test_tokens_do_not_reach_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG), receiving(protocol(), token="secret-token") as bench, Wire(bench.address) as wire:
+    with caplog.at_level(logging.DEBUG), receiving(grpc_protocol(), token="secret-token") as bench, Wire(bench.address) as wire:
         assert wire.call(trace_request(), ("authorization", "Bearer secret-token")).status == "0"
         assert wire.call(trace_request(), ("authorization", "Bearer other-token")).status == "16"
     assert not [record for record in caplog.records if "-token" in record.getMessage()]
@@ -213,7 +199,7 @@ def test_a_refusal_fits_into_a_frame() -> None:
 
 
 def test_a_message_is_refused_by_what_it_says_of_its_length() -> None:
-    with receiving(protocol(max_recv_msg_size_mib=1)) as bench, Wire(bench.address) as wire:
+    with receiving(grpc_protocol(max_recv_msg_size_mib=1)) as bench, Wire(bench.address) as wire:
         stream = wire.begin()
         wire.send(stream, message(b"the beginning", size=MIB + 1), ended=False)
         answer = wire.answered(stream)
@@ -224,7 +210,7 @@ def test_a_message_is_refused_by_what_it_says_of_its_length() -> None:
 
 def test_messages_beyond_what_may_be_held_are_told_to_come_again() -> None:
     part = message(bytes(MIB // 2), size=MIB)
-    with receiving(protocol(max_recv_msg_size_mib=1)) as bench, ExitStack() as stack:
+    with receiving(grpc_protocol(max_recv_msg_size_mib=1)) as bench, ExitStack() as stack:
         wires = [stack.enter_context(Wire(bench.address)) for _ in range(BODIES_AT_ONCE)]
         held = [(wire, wire.begin()) for wire in wires for _ in range(2)]
         for wire, stream in held[:-1]:
@@ -245,7 +231,7 @@ def test_messages_beyond_what_may_be_held_are_told_to_come_again() -> None:
 
 
 def test_streams_beyond_the_limit_are_refused_and_may_come_again() -> None:
-    with receiving(protocol(max_concurrent_streams=2)) as bench, RawLine(bench.address) as line:
+    with receiving(grpc_protocol(max_concurrent_streams=2)) as bench, RawLine(bench.address) as line:
         line.send(*(raw(HEADERS, block(), stream, END_HEADERS) for stream in (1, 3, 5)))
         reset = line.until(RST)
         assert (reset.stream, reset.number) == (5, REFUSED)
@@ -322,7 +308,7 @@ def test_answers_that_nobody_waits_for_are_let_go(bench: Bench) -> None:
 
 def test_an_answer_that_is_not_taken_in_time_is_given_up() -> None:
     window = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0}
-    with receiving(protocol(), message_timeout=0.2) as bench, Wire(bench.address, window) as wire:
+    with receiving(grpc_protocol(), message_timeout=0.2) as bench, Wire(bench.address, window) as wire:
         stream = wire.begin()
         wire.send(stream, message(trace_request()))
         wire.answered(stream)

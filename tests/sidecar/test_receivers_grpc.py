@@ -40,6 +40,7 @@ from sidecar.receiving import (
     DEADLINE,
     Bench,
     Certificates,
+    grpc_protocol,
     log_request,
     nested_protobuf,
     receiving,
@@ -52,16 +53,6 @@ TRACES = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 LOGS = "/opentelemetry.proto.collector.logs.v1.LogsService/Export"
 METRICS = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 MIB = 1 << 20
-
-
-def protocol(**more: object) -> GrpcProtocol:
-    return GrpcProtocol.model_validate({"endpoint": "127.0.0.1:0", **more})
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    with receiving(protocol()) as started:
-        yield started
 
 
 @contextmanager
@@ -169,7 +160,7 @@ def test_other_methods_are_unimplemented(bench: Bench, method: str) -> None:
 
 
 def test_a_signal_that_no_pipeline_takes_is_unimplemented() -> None:
-    with receiving(protocol(), signals=frozenset({Signal.TRACES})) as bench:
+    with receiving(grpc_protocol(), signals=frozenset({Signal.TRACES})) as bench:
         assert refusal(bench, log_request(), LOGS).code() is grpc.StatusCode.UNIMPLEMENTED
         assert export(bench, trace_request()) == b""
 
@@ -201,7 +192,7 @@ def test_a_hundred_thousand_levels_are_an_invalid_argument(bench: Bench) -> None
 
 
 def test_a_message_over_the_limit_is_refused_for_good() -> None:
-    with receiving(protocol(max_recv_msg_size_mib=1)) as bench:
+    with receiving(grpc_protocol(max_recv_msg_size_mib=1)) as bench:
         error = refusal(bench, bytes(MIB + 1))
         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert details_of(error) is None
@@ -221,7 +212,7 @@ try:
 except grpc.RpcError as error:
     print(error.code().name, error.details())
 """
-    with receiving(protocol(max_recv_msg_size_mib=2)) as bench:
+    with receiving(grpc_protocol(max_recv_msg_size_mib=2)) as bench:
         export(bench, trace_request())
         before = peak_memory()
         answer = subprocess.run(
@@ -243,7 +234,7 @@ def peak_memory() -> int:
 
 
 def test_a_compressed_message_just_within_the_limit_is_taken() -> None:
-    with receiving(protocol(max_recv_msg_size_mib=1)) as bench:
+    with receiving(grpc_protocol(max_recv_msg_size_mib=1)) as bench:
         body = trace_request(text="x" * (MIB - 1000))
         export(bench, body, compression=grpc.Compression.Gzip)
         assert [entry.payload for entry in bench.taken(Signal.TRACES)] == [body]
@@ -261,7 +252,7 @@ def test_a_compressed_message_just_within_the_limit_is_taken() -> None:
 )
 def test_only_the_right_token_opens(shown: str | None, opens: bool) -> None:
     metadata = (("authorization", shown),) if shown else ()
-    with receiving(protocol(), token="secret-token") as bench:
+    with receiving(grpc_protocol(), token="secret-token") as bench:
         if opens:
             assert export(bench, trace_request(), metadata=metadata) == b""
             return
@@ -335,7 +326,7 @@ def test_an_unforeseen_error_is_unavailable_and_logged_once_without_content(
 
 
 def test_calls_that_never_send_their_message_do_not_keep_others_out() -> None:
-    with receiving(protocol(), message_timeout=0.3) as bench, ExitStack() as stack:
+    with receiving(grpc_protocol(), message_timeout=0.3) as bench, ExitStack() as stack:
         never = threading.Event()
         stack.callback(never.set)
         channel = stack.enter_context(channel_to(bench))
@@ -359,7 +350,7 @@ def test_a_thousand_idle_connections_do_not_keep_a_request_out(bench: Bench) -> 
 
 
 def test_calls_beyond_the_stream_limit_wait_and_are_taken() -> None:
-    with receiving(protocol(max_concurrent_streams=2)) as bench, channel_to(bench) as channel:
+    with receiving(grpc_protocol(max_concurrent_streams=2)) as bench, channel_to(bench) as channel:
         channel.unary_unary(TRACES)(trace_request(), timeout=DEADLINE)  # Now the sender knows the limit.
         bench.journal.may_commit.clear()
         calls = [channel.unary_unary(TRACES).future(trace_request(), timeout=DEADLINE) for _ in range(6)]
@@ -389,7 +380,7 @@ def test_rubbish_on_the_connection_does_no_harm(bench: Bench) -> None:
 def test_an_idle_connection_is_told_to_go() -> None:
     keepalive = {"server_parameters": {"max_connection_idle": "200ms"}}
     empty_settings, go_away = b"\0\0\0\x04\0\0\0\0\0", 7
-    with receiving(protocol(keepalive=keepalive)) as bench, bench.raw() as sock, sock.makefile("rb") as stream:
+    with receiving(grpc_protocol(keepalive=keepalive)) as bench, bench.raw() as sock, sock.makefile("rb") as stream:
         sock.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
         while True:
             head = stream.read(9)
@@ -423,14 +414,14 @@ def call_over_tls(bench: Bench, credentials: grpc.ChannelCredentials) -> bytes:
 
 def test_tls_is_served(certificates: Certificates) -> None:
     tls = ServerTls(cert_file=certificates.cert_file, key_file=certificates.key_file)
-    with receiving(protocol(tls=tls)) as bench:
+    with receiving(grpc_protocol(tls=tls)) as bench:
         assert call_over_tls(bench, credentials_of(certificates)) == b""
         assert refusal(bench, trace_request()).code() is grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_client_without_certificate_is_kept_out(certificates: Certificates) -> None:
     tls = ServerTls(cert_file=certificates.cert_file, key_file=certificates.key_file, client_ca_file=certificates.ca_file)
-    with receiving(protocol(tls=tls)) as bench:
+    with receiving(grpc_protocol(tls=tls)) as bench:
         with pytest.raises(grpc.RpcError):
             call_over_tls(bench, credentials_of(certificates))
         assert call_over_tls(bench, credentials_of(certificates, with_certificate=True)) == b""
@@ -439,7 +430,7 @@ def test_a_client_without_certificate_is_kept_out(certificates: Certificates) ->
 
 def test_a_connection_made_while_the_listener_leaves_is_not_served(certificates: Certificates) -> None:
     tls = ServerTls(cert_file=certificates.cert_file, key_file=certificates.key_file)
-    with receiving(protocol(tls=tls)) as bench, channel_to(bench, credentials_of(certificates)) as channel:
+    with receiving(grpc_protocol(tls=tls)) as bench, channel_to(bench, credentials_of(certificates)) as channel:
         bench.journal.may_commit.clear()
         call = channel.unary_unary(TRACES).future(trace_request(), timeout=DEADLINE)
         assert bench.journal.asked.wait(DEADLINE)
@@ -461,7 +452,7 @@ def test_unusable_tls_files_are_named(tmp_path: Path, certificates: Certificates
     rubbish = tmp_path / "rubbish.pem"
     rubbish.write_text("no PEM")
     files = {"cert_file": certificates.cert_file, "key_file": certificates.key_file, key: str(rubbish)}
-    receiver = unstarted(protocol(tls=files))
+    receiver = unstarted(grpc_protocol(tls=files))
     with pytest.raises(ConfigError, match=r"receivers\.otlp\.protocols\.grpc\.tls: cannot use .*rubbish\.pem"):
         receiver.start()
     receiver.stop(0)
@@ -478,7 +469,7 @@ def unstarted(settings: GrpcProtocol) -> GrpcReceiver:
 
 def test_an_address_in_use_is_named_with_the_cause(bench: Bench) -> None:
     endpoint = bench.target
-    receiver = unstarted(protocol(endpoint=endpoint))
+    receiver = unstarted(grpc_protocol(endpoint=endpoint))
     with pytest.raises(ConfigError, match=rf"grpc\.endpoint: cannot listen on {endpoint}: Address already in use") as caught:
         receiver.start()
     assert (caught.value.field, caught.value.source) == ("receivers.otlp.protocols.grpc.endpoint", endpoint)
@@ -487,7 +478,7 @@ def test_an_address_in_use_is_named_with_the_cause(bench: Bench) -> None:
 
 
 def test_an_unknown_host_is_named() -> None:
-    receiver = unstarted(protocol(endpoint="no-such-host.invalid:4317"))
+    receiver = unstarted(grpc_protocol(endpoint="no-such-host.invalid:4317"))
     with pytest.raises(ConfigError, match=r"cannot listen on no-such-host\.invalid:4317"):
         receiver.start()
     receiver.stop(0)
@@ -528,7 +519,7 @@ def test_a_request_that_outlasts_the_grace_is_cancelled(bench: Bench) -> None:
 def test_stop_may_come_twice_and_before_the_start(bench: Bench) -> None:
     bench.receiver.stop(1)
     bench.receiver.stop(1)
-    unstarted(protocol()).stop(1)
+    unstarted(grpc_protocol()).stop(1)
 
 
 def test_the_sidecar_needs_no_grpc_library() -> None:

@@ -19,14 +19,13 @@ import time
 
 from otel_langfuse.sidecar.http2.client_state import State
 from otel_langfuse.sidecar.http2.frames import (
-    CANCEL,
     END_HEADERS,
     END_STREAM,
     NO_TABLE,
     OUR_HEADERS,
     PREFACE,
-    REFUSED,
     BrokenError,
+    ErrorCode,
     Kind,
     Reply,
     ResetError,
@@ -190,14 +189,14 @@ class Connection:
         """The answer, or the error that the server gave instead of one."""
         state = self._state
         stream, reply, state.stream = state.stream, state.reply, 0
-        if state.reset == REFUSED:
+        if state.reset == ErrorCode.REFUSED:
             raise UnprocessedError("the server refused the stream")
         if state.last is not None and stream > state.last and not reply.headers:
             raise UnprocessedError("the server was about to go away")
         if state.reset is not None:
             raise ResetError(state.reset)
         if not complete:  # answered before all was sent: the rest is not wanted
-            state.owed += frame(Kind.RESET, 0, stream, CANCEL.to_bytes(4, "big"))
+            state.owed += frame(Kind.RESET, 0, stream, ErrorCode.CANCEL.to_bytes(4, "big"))
         try:
             self._flush(deadline)
         except OSError:
@@ -220,7 +219,7 @@ class Connection:
         """Tells the server, if that takes no time, that nobody waits any more."""
         try:
             self._sock.settimeout(0)
-            self._sock.send(frame(Kind.RESET, 0, self._state.stream, CANCEL.to_bytes(4, "big")))
+            self._sock.send(frame(Kind.RESET, 0, self._state.stream, ErrorCode.CANCEL.to_bytes(4, "big")))
         except OSError:
             pass
 

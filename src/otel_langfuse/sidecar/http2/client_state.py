@@ -1,6 +1,6 @@
 """What a server has said on a connection: its settings and windows, the answer so far, and what is owed in return.
 
-Only bytes come in and go out here; ``http2.py`` has the socket. What the server sends is bounded: a frame by the
+Only bytes come in and go out here; ``client.py`` has the socket. What the server sends is bounded: a frame by the
 protocol, a header block and the kept part of a body here.
 """
 
@@ -15,6 +15,7 @@ from otel_langfuse.sidecar.http2.frames import (
     END_HEADERS,
     END_STREAM,
     HEAD,
+    HIGHEST,
     OUR_FRAME,
     OUR_HEADERS,
     PRIORITY,
@@ -29,7 +30,6 @@ from otel_langfuse.sidecar.http2.frames import (
 __all__ = ["State"]
 
 _WINDOW_SIZE = 65_535  # bytes, in both directions until somebody says otherwise
-_HIGHEST = (1 << 31) - 1
 # Enumerations are slow to ask, and frames of these kinds are many.
 _DATA, _WINDOW, _CONTINUATION = int(Kind.DATA), int(Kind.WINDOW), int(Kind.CONTINUATION)
 _HEADERS = frozenset({int(Kind.HEADERS), _CONTINUATION})
@@ -115,7 +115,7 @@ class State:
             if len(received) - start < size:
                 break
             at = start + size
-            self._on_frame(kind, flags, stream & _HIGHEST, bytes(received[start:at]))
+            self._on_frame(kind, flags, stream & HIGHEST, bytes(received[start:at]))
         del received[:at]
 
     def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
@@ -138,17 +138,17 @@ class State:
         number = int.from_bytes(payload[:4], "big")
         if kind == _WINDOW:
             if stream == 0:
-                self._window += number & _HIGHEST
+                self._window += number & HIGHEST
             elif stream == self.stream:
-                self._stream_window += number & _HIGHEST
-            if max(self._window, self._stream_window) > _HIGHEST:
+                self._stream_window += number & HIGHEST
+            if max(self._window, self._stream_window) > HIGHEST:
                 raise BrokenError("Transport closed: a window is too large")
         elif kind == Kind.PING and not flags & ACK:
             self._owe(frame(Kind.PING, ACK, 0, payload))
         elif kind == Kind.RESET and stream == self.stream and not self.ended:
             self.reset, self.ended = number, True
         elif kind == Kind.GOAWAY:
-            self.last = number & _HIGHEST
+            self.last = number & HIGHEST
             if self.stream > self.last:
                 self.ended = True
 
@@ -158,7 +158,7 @@ class State:
         if len(payload) % 6:
             raise BrokenError("Transport closed: settings are cut off")
         for key, value in struct.iter_unpack(">HI", payload):
-            if key == Setting.INITIAL_WINDOW and value <= _HIGHEST:
+            if key == Setting.INITIAL_WINDOW and value <= HIGHEST:
                 self._stream_window += value - self._stream_start
                 self._stream_start = value
             elif key == Setting.MAX_FRAME and 16_384 <= value < 1 << 24:

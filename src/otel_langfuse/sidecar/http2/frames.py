@@ -12,18 +12,18 @@ from enum import IntEnum
 
 __all__ = [
     "ACK",
-    "CANCEL",
     "END_HEADERS",
     "END_STREAM",
     "HEAD",
+    "HIGHEST",
     "NO_TABLE",
     "OUR_FRAME",
     "OUR_HEADERS",
     "PADDED",
     "PREFACE",
     "PRIORITY",
-    "REFUSED",
     "BrokenError",
+    "ErrorCode",
     "Kind",
     "Reply",
     "ResetError",
@@ -62,7 +62,8 @@ class Setting(IntEnum):
 
 
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-REFUSED, CANCEL = 7, 8
+HIGHEST = (1 << 31) - 1
+"""Of streams' numbers and of windows."""
 OUR_FRAME = 16_384
 """Bytes at most of a frame that is taken."""
 OUR_HEADERS = 64 * 1024
@@ -73,6 +74,20 @@ NO_TABLE = b"\x20"
 """At the beginning of a header block: the compression's table, which is not used, has no size."""
 HEAD = struct.Struct(">HBBBI")
 """A frame's head: 24 bits of length as 16 and 8, type, flags, stream."""
+
+
+class ErrorCode:
+    """Error codes (RFC 9113, section 7)."""
+
+    NO_ERROR = 0
+    PROTOCOL = 1
+    FLOW_CONTROL = 3
+    CLOSED = 5
+    SIZE = 6
+    REFUSED = 7
+    CANCEL = 8
+    COMPRESSION = 9
+    CALM = 11
 
 
 class UnprocessedError(Exception):

@@ -22,12 +22,14 @@ from otel_langfuse.sidecar.http2.frames import (
     ACK,
     END_HEADERS,
     END_STREAM,
+    HIGHEST,
     NO_TABLE,
+    ErrorCode,
     Kind,
     Setting,
     frame,
 )
-from otel_langfuse.sidecar.http2.server_frames import MAX_BLOCK, MAX_FRAME, ErrorCode, FrameReader, ViolationError
+from otel_langfuse.sidecar.http2.server_frames import MAX_BLOCK, MAX_FRAME, FrameReader, ViolationError
 
 __all__ = ["CONNECTION_ROOM", "STREAM_ROOM", "Application", "Server", "Stream"]
 
@@ -37,7 +39,6 @@ CONNECTION_ROOM = 1 << 24
 """Bytes that may be under way on all streams of a connection."""
 
 _ROOM_AT_FIRST = 65_535
-_HIGHEST = (1 << 31) - 1
 _LEAST_FRAME = 16_384
 
 
@@ -255,7 +256,7 @@ class Server(Generic[S]):
         """Keeps the windows that streams begin with."""
         for key, value in struct.iter_unpack(">HI", payload):
             if key == Setting.INITIAL_WINDOW:
-                if value > _HIGHEST:
+                if value > HIGHEST:
                     raise ViolationError(ErrorCode.FLOW_CONTROL, "a window is too large")
                 self._window_of_streams = value
             elif key == Setting.PUSH and value > 1:
@@ -278,7 +279,7 @@ class Server(Generic[S]):
                 self._forgotten(number)
                 self._application.abandoned(stream)
             return
-        value &= _HIGHEST
+        value &= HIGHEST
         highest = value
         if not number:
             self._window += value
@@ -288,7 +289,7 @@ class Server(Generic[S]):
             if stream is not None:
                 stream.window += value
                 highest = self._window_of_streams + stream.window
-        if not value or highest > _HIGHEST:
+        if not value or highest > HIGHEST:
             raise ViolationError(ErrorCode.FLOW_CONTROL, "a window cannot grow like that")
         self._send_waiting()
 

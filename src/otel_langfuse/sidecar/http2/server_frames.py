@@ -16,15 +16,17 @@ from otel_langfuse.sidecar.http2.frames import (
     END_HEADERS,
     END_STREAM,
     HEAD,
+    HIGHEST,
     PADDED,
     PREFACE,
     PRIORITY,
     BrokenError,
+    ErrorCode,
     Kind,
     unpadded,
 )
 
-__all__ = ["MAX_BLOCK", "MAX_FRAME", "ErrorCode", "FrameReader", "Meaning", "ViolationError"]
+__all__ = ["MAX_BLOCK", "MAX_FRAME", "FrameReader", "Meaning", "ViolationError"]
 
 MAX_FRAME = 1 << 20
 """Bytes of a frame that a client may send: those that can do so put a request into few, each of which costs something."""
@@ -33,7 +35,6 @@ MAX_BLOCK = 16 * 1024
 """Bytes of a request's header block."""
 
 _TURN = 512  # of work at a time: a frame is one, a header block one more for each 64 bytes
-_HIGHEST = (1 << 31) - 1
 # Enumerations are slow to ask.
 _DATA, _HEADERS, _CONTINUATION = int(Kind.DATA), int(Kind.HEADERS), int(Kind.CONTINUATION)
 _SETTINGS, _PING, _PUSH = int(Kind.SETTINGS), int(Kind.PING), int(Kind.PUSH)
@@ -42,20 +43,6 @@ _SIZES = {_PING: 8, int(Kind.PRIORITY): 5} | dict.fromkeys(_NUMBERS, 4)
 _READ_WHOLE = _NUMBERS | {_HEADERS, _CONTINUATION, _SETTINGS, _PING}
 _OF_STREAMS = frozenset({_DATA, _HEADERS, _CONTINUATION, int(Kind.PRIORITY), int(Kind.RESET)})
 _OF_CONNECTIONS = frozenset({_SETTINGS, _PING, int(Kind.GOAWAY)})
-
-
-class ErrorCode:
-    """Error codes (section 7)."""
-
-    NO_ERROR = 0
-    PROTOCOL = 1
-    FLOW_CONTROL = 3
-    CLOSED = 5
-    SIZE = 6
-    REFUSED = 7
-    CANCEL = 8
-    COMPRESSION = 9
-    CALM = 11
 
 
 class ViolationError(Exception):
@@ -174,7 +161,7 @@ class FrameReader:
             return 0
         high, low, kind, flags, number = HEAD.unpack_from(data, at)
         size: int = high << 8 | low
-        number &= _HIGHEST
+        number &= HIGHEST
         if self._block is not None and kind != _CONTINUATION:
             raise ViolationError(ErrorCode.PROTOCOL, "a header block was interrupted")
         if size > (MAX_BLOCK if kind in _READ_WHOLE else MAX_FRAME):

@@ -62,10 +62,7 @@ class GrpcReceiver:
         self._listener = listener
         self._protocol = listener.protocol
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="otel-langfuse-grpc")
-        self._patience = message_timeout
-        self._make_service: Callable[[], GrpcService] = lambda: GrpcService(
-            listener, intake, counters, self._pool, inline=inline, message_timeout=message_timeout
-        )
+        self._service = GrpcService(listener, intake, counters, self._pool, inline=inline, message_timeout=message_timeout)
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -126,14 +123,14 @@ class GrpcReceiver:
 
     async def _serve(self, sockets: list[socket.socket], tls: ssl.SSLContext | None) -> None:
         loop = self._loop = asyncio.get_running_loop()
-        connections = GrpcConnections(self._listener, self._make_service())
+        connections = GrpcConnections(self._listener, self._service)
         servers = [
             await loop.create_server(
                 connections.make,
                 sock=sock,
                 ssl=tls,
                 backlog=BACKLOG,
-                ssl_handshake_timeout=self._patience if tls else None,
+                ssl_handshake_timeout=self._service.message_timeout if tls else None,
             )
             for sock in sockets
         ]
