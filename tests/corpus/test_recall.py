@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_langfuse.dialects import recall, shapes
 from otel_langfuse.dialects.merge import read
 from otel_langfuse.dialects.shapes import shape_of
 from otel_langfuse.langfuse.copy import LangfuseCopy
@@ -21,6 +22,13 @@ from otel_langfuse.views.otlp import parse_logs, parse_traces
 from support import CHAT, case_id, cases, chat, convert_all, load, span
 
 _OTHER_LETTERS = str.maketrans("abcdefghijklmnopqrstuvwxyz0123456789", "zabcdefghijklmnopqrstuvwxy9012345678")
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is recalled yet: what others have read would fill the tables, and a full table starts anew."""
+    monkeypatch.setattr(shapes, "_shapes", {})
+    monkeypatch.setattr(recall, "_held", 0)
 
 
 def other(value: Value) -> Value:
@@ -66,6 +74,7 @@ def test_what_is_encoded_from_stock_is_what_a_draft_encodes(case: Path) -> None:
             assert done.media
 
 
+@pytest.mark.usefixtures("fresh")
 def test_spans_of_one_instrumentation_share_their_stock() -> None:
     first = read(span(1, attributes=CHAT))
     second = read(span(2, attributes={**CHAT, "gen_ai.usage.input_tokens": 11}))
@@ -83,6 +92,7 @@ def test_an_attribute_that_another_one_covers_is_not_written_twice() -> None:
     assert copy.draft(row).attributes["langfuse.observation.metadata.response_id"] == "also mine"
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_shape_whose_deciding_values_are_always_new_is_given_up() -> None:
     views = [span(1, attributes={**CHAT, "gen_ai.request.model": f"model-{number}", "given up": True}) for number in range(400)]
     for view in views:
@@ -105,6 +115,7 @@ def rows_and_stock(given: list[dict[str, Value]]) -> list[Stock | None]:
     return found
 
 
+@pytest.mark.usefixtures("fresh")
 def test_what_no_reader_takes_is_shared_where_it_stays_and_taken_anew_where_it_varies() -> None:
     beside: list[dict[str, Value]] = [
         {
@@ -124,6 +135,7 @@ def test_what_no_reader_takes_is_shared_where_it_stays_and_taken_anew_where_it_v
     assert set(before.loose) - set(before.steady) >= {"a.request", "c.step"}
 
 
+@pytest.mark.usefixtures("fresh")
 def test_many_attributes_of_a_few_values_each_are_recalled_all_the_same() -> None:
     choose = random.Random(1)
     beside: list[dict[str, Value]] = [{f"flag.{key}": choose.random() < 0.5 for key in range(12)} for _ in range(300)]
@@ -144,6 +156,7 @@ def test_metadata_that_keeps_being_new_is_looked_up_no_more() -> None:
     assert kinds == {None}
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_large_attribute_does_not_empty_what_others_remember() -> None:
     views = [span(number, attributes={**CHAT, "kept.beside": "x"}) for number in range(1, 4)]
     before = [read(view).stock for view in views][-1]
@@ -154,6 +167,7 @@ def test_a_large_attribute_does_not_empty_what_others_remember() -> None:
     assert again is before
 
 
+@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(
     "beside",
     [
@@ -172,6 +186,7 @@ def test_large_and_odd_attributes_that_no_reader_takes(beside: dict[str, Value])
     assert first is last
 
 
+@pytest.mark.usefixtures("fresh")
 def test_values_of_somebodys_own_type_do_not_keep_a_call_from_being_recalled() -> None:
     class Text(str):
         __slots__ = ()
