@@ -9,8 +9,8 @@ from itertools import pairwise
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from otel_langfuse.sidecar.http2.frames import ViolationError
 from otel_langfuse.sidecar.http2.server import Server, Stream
-from otel_langfuse.sidecar.http2.server_frames import ViolationError
 from sidecar.http2_client import (
     ACK,
     CONTINUATION,

@@ -377,13 +377,26 @@ def test_pings_are_answered(server: Scripted) -> None:
 
 
 @pytest.mark.parametrize(
-    "frame",
-    [(1, b"\xff\xff\xff\xff\xff\xff", 1, 4), (5, b"\0\0\0\2", 1, 4), (0, b"\xff", 1, 8), (9, b"", 1, 4), (4, b"odd", 0, 0),
-     (8, b"", 0, 0), (0, b"\0" * 16_385, 1, 0)],
-)  # fmt: skip
-def test_what_no_server_may_send_ends_the_connection(server: Scripted, frame: tuple[int, bytes, int, int]) -> None:
-    kind, payload, stream, flags = frame
-    server.script = [lambda call: call.line.raw(kind, payload, stream, flags)]
+    "frames",
+    [
+        [(1, b"\xff\xff\xff\xff\xff\xff", 1, 4)],
+        [(5, b"\0\0\0\2", 1, 4)],
+        [(0, b"\xff", 1, 8)],
+        [(9, b"", 1, 4)],
+        [(1, b"\x88", 1, 0), (6, b"abcdefgh", 0, 0)],
+        [(1, b"\x88", 1, 0), (9, b"", 1, 0)],
+        [(1, b"\x88" * 16_384, 1, 0)] + [(9, b"\x88" * 16_384, 1, 0)] * 4,
+        [(4, b"odd", 0, 0)],
+        [(8, b"", 0, 0)],
+        [(0, b"\0" * 16_385, 1, 0)],
+    ],
+)
+def test_what_no_server_may_send_ends_the_connection(server: Scripted, frames: list[tuple[int, bytes, int, int]]) -> None:
+    def answer(call: Call) -> None:
+        for kind, payload, stream, flags in frames:
+            call.line.raw(kind, payload, stream, flags)
+
+    server.script = [answer]
     with sending(server.port) as sender:
         verdict = sent(sender)
         assert (verdict.action, verdict.ambiguous) == ("retry", True)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from otel_langfuse.errors import OtelLangfuseError
 
 __all__ = [
+    "EXPORT_METHODS",
     "Destination",
     "EncodedRequest",
     "Entry",
@@ -35,6 +36,13 @@ class Signal(StrEnum):
 
     TRACES = "traces"
     LOGS = "logs"
+
+
+EXPORT_METHODS = {
+    Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+    Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
+}
+"""OTLP over gRPC: the method that exports a signal."""
 
 
 @dataclass(slots=True, eq=False)

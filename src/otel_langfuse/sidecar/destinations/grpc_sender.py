@@ -22,16 +22,13 @@ from otel_langfuse.sidecar.config.schema import ClientTls
 from otel_langfuse.sidecar.destinations.dialling import UnsentError, dial
 from otel_langfuse.sidecar.destinations.grpc_call import KEEP, CallError, call_fields, message_of, prefix_of
 from otel_langfuse.sidecar.destinations.verdicts import Sent, Target, Verdict, judge_call, judge_response
-from otel_langfuse.sidecar.entry import Signal
+from otel_langfuse.sidecar.entry import EXPORT_METHODS, Signal
 from otel_langfuse.sidecar.http2.client import Connection
-from otel_langfuse.sidecar.http2.frames import BrokenError, Reply, ResetError, UnprocessedError, header_block
+from otel_langfuse.sidecar.http2.frames import BrokenError, Reply, ResetError, UnprocessedError
+from otel_langfuse.sidecar.http2.header_blocks import header_block
 
 __all__ = ["GrpcSender", "address_of"]
 
-_METHODS = {
-    Signal.TRACES: "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-    Signal.LOGS: "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-}
 _CONNECT_SHARE = 0.8  # of the timeout
 _OF_RESET = {8: "CANCELLED", 11: "RESOURCE_EXHAUSTED", 12: "PERMISSION_DENIED"}  # HTTP/2's code to gRPC's
 
@@ -138,7 +135,7 @@ class GrpcSender:
             return known[1]
         block = header_block(
             call_fields(
-                _METHODS[signal],
+                EXPORT_METHODS[signal],
                 authority=self._tls.server_name_override or self._address,
                 secure=self._secure,
                 timeout=timeout,

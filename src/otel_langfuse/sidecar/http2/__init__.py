@@ -1,7 +1,7 @@
 """HTTP/2 as far as gRPC's unary calls need it: ``client`` sends one request at a time, ``server`` takes many.
 
-The states (``client_state``; ``server`` with ``server_frames``) know bytes only; who uses them has the socket. ``frames``
-has what both sides share.
+The states (``client_state``; ``server`` with ``server_frames``) know bytes only; who uses them has the socket. ``frames`` and
+``header_blocks`` have what both sides share.
 """
 
 import logging

@@ -21,7 +21,6 @@ from otel_langfuse.sidecar.http2.client_state import State
 from otel_langfuse.sidecar.http2.frames import (
     END_HEADERS,
     END_STREAM,
-    NO_TABLE,
     OUR_HEADERS,
     PREFACE,
     BrokenError,
@@ -34,6 +33,7 @@ from otel_langfuse.sidecar.http2.frames import (
     frame,
     head,
 )
+from otel_langfuse.sidecar.http2.header_blocks import NO_TABLE
 
 __all__ = ["Connection"]
 
@@ -94,7 +94,7 @@ class Connection:
         """Sends a request and waits for its answer.
 
         Args:
-            block: The request's header fields, from ``header_block``.
+            block: The request's header fields, from ``header_blocks``.
             prefix: What comes before the body.
             body: The body.
             deadline: On the monotonic clock.

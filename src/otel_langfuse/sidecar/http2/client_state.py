@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import struct
 
-from hpack import Decoder, HPACKError
-
 from otel_langfuse.sidecar.http2.frames import (
     ACK,
-    END_HEADERS,
     END_STREAM,
     HEAD,
     HIGHEST,
     OUR_FRAME,
     OUR_HEADERS,
-    PRIORITY,
     BrokenError,
+    ErrorCode,
     Kind,
     Reply,
     Setting,
+    ViolationError,
     frame,
     unpadded,
 )
+from otel_langfuse.sidecar.http2.header_blocks import HeaderBlock, HeaderBlocks
 
 __all__ = ["State"]
 
@@ -64,11 +63,10 @@ class State:
         self.frame_size = 16_384
         self.owed = bytearray()
         self._keep = keep
-        self._decoder = Decoder(max_header_list_size=OUR_HEADERS)
+        self._blocks = HeaderBlocks(OUR_HEADERS)
         self._received = bytearray()
         self._window = self._stream_window = self._stream_start = _WINDOW_SIZE
         self._unacknowledged = 0
-        self._block: tuple[int, int, bytearray] | None = None  # stream, flags, and fragments so far
 
     def begin(self, stream: int) -> None:
         """A request begins."""
@@ -115,24 +113,28 @@ class State:
             if len(received) - start < size:
                 break
             at = start + size
-            self._on_frame(kind, flags, stream & HIGHEST, bytes(received[start:at]))
+            try:
+                self._on_frame(kind, flags, stream & HIGHEST, bytes(received[start:at]))
+            except ViolationError as error:
+                raise BrokenError(f"Transport closed: {error}") from None
         del received[:at]
 
     def _on_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if self._block is not None and kind != _CONTINUATION:
-            raise BrokenError("Transport closed: a header block was interrupted")
+        self._blocks.expect(kind)
         if kind in _CONTROL:
             if len(payload) < _CONTROL[kind]:
-                raise BrokenError("Transport closed: a frame is too short")
+                raise ViolationError(ErrorCode.SIZE, "a frame is too short")
             self._on_control(kind, flags, stream, payload)
         elif kind == _DATA:
             self._on_data(flags, stream, payload)
         elif kind in _HEADERS:
-            self._on_headers(kind, flags, stream, payload)
+            block = self._blocks.take(kind, flags, stream, payload)
+            if block is not None and block.stream == self.stream and not self.ended:
+                self._on_fields(block)
         elif kind == Kind.SETTINGS:
             self._on_settings(flags, payload)
         elif kind == Kind.PUSH:
-            raise BrokenError("Transport closed: a push that nobody asked for")
+            raise ViolationError(ErrorCode.PROTOCOL, "a push that nobody asked for")
 
     def _on_control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         number = int.from_bytes(payload[:4], "big")
@@ -142,7 +144,7 @@ class State:
             elif stream == self.stream:
                 self._stream_window += number & HIGHEST
             if max(self._window, self._stream_window) > HIGHEST:
-                raise BrokenError("Transport closed: a window is too large")
+                raise ViolationError(ErrorCode.FLOW_CONTROL, "a window is too large")
         elif kind == Kind.PING and not flags & ACK:
             self._owe(frame(Kind.PING, ACK, 0, payload))
         elif kind == Kind.RESET and stream == self.stream and not self.ended:
@@ -156,7 +158,7 @@ class State:
         if flags & ACK:
             return
         if len(payload) % 6:
-            raise BrokenError("Transport closed: settings are cut off")
+            raise ViolationError(ErrorCode.SIZE, "settings are cut off")
         for key, value in struct.iter_unpack(">HI", payload):
             if key == Setting.INITIAL_WINDOW and value <= HIGHEST:
                 self._stream_window += value - self._stream_start
@@ -182,36 +184,17 @@ class State:
         self.reply.body += body[:room]
         self.ended = bool(flags & END_STREAM)
 
-    def _on_headers(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        if kind == Kind.HEADERS:
-            self._block = (stream, flags, bytearray(unpadded(payload, flags)[5 if flags & PRIORITY else 0 :]))
-        elif self._block is None or self._block[0] != stream:
-            raise BrokenError("Transport closed: a header block without beginning")
-        else:
-            self._block[2].extend(payload)
-        _, begun, block = self._block
-        if len(block) > OUR_HEADERS:
-            raise BrokenError("Transport closed: the answer's headers are too large")
-        if not flags & END_HEADERS:
-            return
-        self._block = None
-        try:
-            # Of another stream too: the table is the connection's.
-            raw = self._decoder.decode(bytes(block), raw=True)
-        except HPACKError:
-            raise BrokenError("Transport closed: the answer's headers cannot be read") from None
-        if stream != self.stream or self.ended:
-            return
-        fields = {bytes(name).decode("latin-1"): bytes(value).decode("latin-1") for name, value in raw}
+    def _on_fields(self, block: HeaderBlock) -> None:
+        fields = {name.decode("latin-1"): value.decode("latin-1") for name, value in block.fields.items()}
         if fields.get(":status", "").startswith("1"):
             return
         if self.reply.headers:
             self.reply.trailers = fields
         else:
             self.reply.headers = fields
-        self.ended = bool(begun & END_STREAM)
+        self.ended = block.ended
 
     def _owe(self, data: bytes) -> None:
         self.owed += data
         if len(self.owed) > OUR_HEADERS:
-            raise BrokenError("Transport closed: it asks for too many acknowledgements")
+            raise ViolationError(ErrorCode.CALM, "it asks for too many acknowledgements")

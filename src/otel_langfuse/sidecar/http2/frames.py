@@ -1,12 +1,8 @@
-"""HTTP/2's wire: frames, header blocks, and how a request can fail.
-
-Header blocks are sent as literals outside of the compression's table: no secret enters it, and a block can be used again.
-"""
+"""HTTP/2's wire: frames, and how a request or a connection can fail."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -16,7 +12,6 @@ __all__ = [
     "END_STREAM",
     "HEAD",
     "HIGHEST",
-    "NO_TABLE",
     "OUR_FRAME",
     "OUR_HEADERS",
     "PADDED",
@@ -29,9 +24,9 @@ __all__ = [
     "ResetError",
     "Setting",
     "UnprocessedError",
+    "ViolationError",
     "frame",
     "head",
-    "header_block",
     "unpadded",
 ]
 
@@ -70,8 +65,6 @@ OUR_HEADERS = 64 * 1024
 """Bytes at most of a header block that is taken."""
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client says first."""
-NO_TABLE = b"\x20"
-"""At the beginning of a header block: the compression's table, which is not used, has no size."""
 HEAD = struct.Struct(">HBBBI")
 """A frame's head: 24 bits of length as 16 and 8, type, flags, stream."""
 
@@ -96,6 +89,18 @@ class UnprocessedError(Exception):
 
 class BrokenError(Exception):
     """The connection ended, or can be used no more, while the request was under way: an unknown outcome."""
+
+
+class ViolationError(Exception):
+    """The other end did what it may not: the connection cannot go on.
+
+    Attributes:
+        code: Of ``ErrorCode``.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
 
 
 class ResetError(Exception):
@@ -125,28 +130,6 @@ class Reply:
     body: bytearray = field(default_factory=bytearray, repr=False)
 
 
-def header_block(fields: Iterable[tuple[str, str]]) -> bytes:
-    """Fields as literals that are never indexed (RFC 7541, 6.2.3), without Huffman's code."""
-    out = bytearray()
-    for name, value in fields:
-        out.append(0x10)
-        for text in (name.encode("latin-1"), value.encode("latin-1")):
-            out += _length(len(text)) + text
-    return bytes(out)
-
-
-def _length(size: int) -> bytes:
-    """A number with a prefix of seven bits."""
-    if size < 127:
-        return bytes((size,))
-    out, size = bytearray((127,)), size - 127
-    while size >= 128:
-        out.append(size & 127 | 128)
-        size >>= 7
-    out.append(size)
-    return bytes(out)
-
-
 def frame(kind: Kind, flags: int, stream: int, payload: bytes = b"") -> bytes:
     """A whole frame."""
     return head(len(payload), kind, flags, stream) + payload
@@ -161,10 +144,10 @@ def unpadded(payload: bytes, flags: int) -> bytes:
     """A payload without its padding.
 
     Raises:
-        BrokenError: There is more padding than payload.
+        ViolationError: There is more padding than payload.
     """
     if not flags & PADDED:
         return payload
     if not payload or payload[0] >= len(payload):
-        raise BrokenError("Transport closed: a frame's padding is too long")
+        raise ViolationError(ErrorCode.PROTOCOL, "a frame's padding is too long")
     return payload[1 : len(payload) - payload[0]]

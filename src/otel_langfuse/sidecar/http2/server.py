@@ -4,7 +4,7 @@ Only bytes come in and go out here; whoever has the socket gives ``take`` what c
 
 Rules:
 
-- What a client may make the server hold is bounded: a header block by ``server_frames``, bodies by the room that the
+- What a client may make the server hold is bounded: a header block by ``header_blocks``, bodies by the room that the
   application gives each stream, answers by the number of streams. The socket's owner stops reading while the client does
   not read.
 - Our header blocks are literals outside of the compression's table.
@@ -23,13 +23,14 @@ from otel_langfuse.sidecar.http2.frames import (
     END_HEADERS,
     END_STREAM,
     HIGHEST,
-    NO_TABLE,
     ErrorCode,
     Kind,
     Setting,
+    ViolationError,
     frame,
 )
-from otel_langfuse.sidecar.http2.server_frames import MAX_BLOCK, MAX_FRAME, FrameReader, ViolationError
+from otel_langfuse.sidecar.http2.header_blocks import NO_TABLE
+from otel_langfuse.sidecar.http2.server_frames import MAX_BLOCK, MAX_FRAME, FrameReader
 
 __all__ = ["CONNECTION_ROOM", "STREAM_ROOM", "Application", "Server", "Stream"]
 
@@ -141,7 +142,7 @@ class Server(Generic[S]):
 
         Args:
             stream: Nothing happens if it is open no more, or has its answer.
-            block: Header fields, from ``header_block``; the whole answer if there are no trailers.
+            block: Header fields, from ``header_blocks``; the whole answer if there are no trailers.
             body: Less than 16 KiB.
             trailers: Header fields.
         """

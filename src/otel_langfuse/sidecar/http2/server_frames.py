@@ -9,24 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-from hpack import Decoder, HPACKError
-
 from otel_langfuse.sidecar.http2.frames import (
     ACK,
-    END_HEADERS,
     END_STREAM,
     HEAD,
     HIGHEST,
     PADDED,
     PREFACE,
-    PRIORITY,
-    BrokenError,
     ErrorCode,
     Kind,
-    unpadded,
+    ViolationError,
 )
+from otel_langfuse.sidecar.http2.header_blocks import HeaderBlocks
 
-__all__ = ["MAX_BLOCK", "MAX_FRAME", "FrameReader", "Meaning", "ViolationError"]
+__all__ = ["MAX_BLOCK", "MAX_FRAME", "FrameReader", "Meaning"]
 
 MAX_FRAME = 1 << 20
 """Bytes of a frame that a client may send: those that can do so put a request into few, each of which costs something."""
@@ -43,18 +39,6 @@ _SIZES = {_PING: 8, int(Kind.PRIORITY): 5} | dict.fromkeys(_NUMBERS, 4)
 _READ_WHOLE = _NUMBERS | {_HEADERS, _CONTINUATION, _SETTINGS, _PING}
 _OF_STREAMS = frozenset({_DATA, _HEADERS, _CONTINUATION, int(Kind.PRIORITY), int(Kind.RESET)})
 _OF_CONNECTIONS = frozenset({_SETTINGS, _PING, int(Kind.GOAWAY)})
-
-
-class ViolationError(Exception):
-    """The client did what no client may: the connection cannot go on.
-
-    Attributes:
-        code: Of ``ErrorCode``.
-    """
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
 
 
 class Meaning(Protocol):
@@ -101,12 +85,11 @@ class FrameReader:
         self.progress = 0
         self._work = 0
         self._meaning = meaning
-        self._decoder = Decoder(max_header_list_size=MAX_BLOCK)
+        self._blocks = HeaderBlocks(MAX_BLOCK)
         self._rest = b""  # of what came: less than a frame
         # The body's frame that is being read: bytes of it to come, padding after them, its stream, whether that ends.
         self._left = self._padding = self._stream = 0
         self._ending = False
-        self._block: tuple[int, int, bytearray] | None = None  # stream, flags, and fragments so far
 
     def take(self, data: memoryview) -> None:
         """Reads what came.
@@ -144,7 +127,7 @@ class FrameReader:
                     return
                 at += length
                 self._work += 1
-                self.progress += self._block is None
+                self.progress += not self._blocks.halfway
             if self._ending and not self._left and not self._padding:
                 self._ending = False
                 self._meaning.on_end(self._stream)
@@ -152,7 +135,7 @@ class FrameReader:
     @property
     def halfway(self) -> bool:
         """Whether bytes are held that are not a frame, or a header block, yet."""
-        return bool(self._rest) or self._block is not None
+        return bool(self._rest) or self._blocks.halfway
 
     def _begin(self, data: memoryview, at: int, end: int) -> int:
         """Begins the frame at ``at``; the length of what was read, 0 if more has to come first."""
@@ -162,8 +145,7 @@ class FrameReader:
         high, low, kind, flags, number = HEAD.unpack_from(data, at)
         size: int = high << 8 | low
         number &= HIGHEST
-        if self._block is not None and kind != _CONTINUATION:
-            raise ViolationError(ErrorCode.PROTOCOL, "a header block was interrupted")
+        self._blocks.expect(kind)
         if size > (MAX_BLOCK if kind in _READ_WHOLE else MAX_FRAME):
             raise ViolationError(ErrorCode.SIZE, "a frame is too large")
         if kind in (_OF_CONNECTIONS if number else _OF_STREAMS):
@@ -197,7 +179,11 @@ class FrameReader:
 
     def _whole(self, kind: int, flags: int, number: int, payload: bytes) -> None:
         if kind in (_HEADERS, _CONTINUATION):
-            self._on_headers(kind, flags, number, payload)
+            block = self._blocks.take(kind, flags, number, payload)
+            if block is not None:
+                self._work += block.size // 64
+                self._meaning.on_fields(number, block.fields, ended=block.ended)
+                self._stream, self._ending = number, block.ended
         elif kind == _SETTINGS:
             if len(payload) % 6 or (flags & ACK and payload):
                 raise ViolationError(ErrorCode.SIZE, "settings have the wrong form")
@@ -208,32 +194,3 @@ class FrameReader:
                 self._meaning.on_ping(payload)
         else:
             self._meaning.on_number(kind, number, int.from_bytes(payload, "big"))
-
-    def _on_headers(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-        if kind == _HEADERS:
-            try:
-                fragment = unpadded(payload, flags)
-            except BrokenError:
-                raise ViolationError(ErrorCode.PROTOCOL, "a frame's padding is too long") from None
-            self._block = (number, flags, bytearray(fragment[5 if flags & PRIORITY else 0 :]))
-        elif self._block is None or self._block[0] != number:
-            raise ViolationError(ErrorCode.PROTOCOL, "a header block without beginning")
-        elif not payload:
-            raise ViolationError(ErrorCode.CALM, "a header block goes on with nothing")
-        else:
-            self._block[2].extend(payload)
-        _, begun, block = self._block
-        if len(block) > MAX_BLOCK:
-            raise ViolationError(ErrorCode.CALM, "the header fields are too large")
-        if not flags & END_HEADERS:
-            return
-        self._block = None
-        self._work += len(block) // 64
-        try:
-            # Of refused streams too: the table is the connection's.
-            fields = {bytes(name): bytes(value) for name, value in self._decoder.decode(bytes(block), raw=True)}
-        except HPACKError:
-            raise ViolationError(ErrorCode.COMPRESSION, "the header fields cannot be read") from None
-        ended = bool(begun & END_STREAM)
-        self._meaning.on_fields(number, fields, ended=ended)
-        self._stream, self._ending = number, ended

@@ -9,8 +9,8 @@ import base64
 from collections.abc import Collection, Mapping
 from urllib.parse import quote
 
-from otel_langfuse.sidecar.entry import Signal
-from otel_langfuse.sidecar.http2.frames import header_block
+from otel_langfuse.sidecar.entry import EXPORT_METHODS, Signal
+from otel_langfuse.sidecar.http2.header_blocks import header_block
 from otel_langfuse.sidecar.http2.server import Stream
 from otel_langfuse.sidecar.receivers.answers import Code, Verdict, status_bytes
 
@@ -18,10 +18,6 @@ __all__ = ["ACCEPTED", "SUCCESS", "Call", "framed", "methods", "refusal", "unsup
 
 _PREFIX = 5  # bytes before a message: whether it is compressed, and its length
 
-_SERVICES = {
-    Signal.TRACES: b"/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-    Signal.LOGS: b"/opentelemetry.proto.collector.logs.v1.LogsService/Export",
-}
 _ENCODINGS = frozenset({b"identity", b"gzip", b"deflate"})
 _ANSWER = ((":status", "200"), ("content-type", "application/grpc"))
 _ACCEPTS = ("grpc-accept-encoding", "identity,gzip,deflate")
@@ -131,7 +127,7 @@ class Call(Stream):
 
 def methods(signals: Collection[Signal]) -> dict[bytes, Signal]:
     """The methods that export these signals."""
-    return {_SERVICES[signal]: signal for signal in signals}
+    return {EXPORT_METHODS[signal].encode(): signal for signal in signals}
 
 
 def unsupported(fields: Mapping[bytes, bytes]) -> bytes | None:

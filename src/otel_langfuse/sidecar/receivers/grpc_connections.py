@@ -15,7 +15,7 @@ from otel_langfuse.counters import OncePerInterval
 from otel_langfuse.errors import place_of
 from otel_langfuse.sidecar.config.plan import Listener
 from otel_langfuse.sidecar.config.schema import GrpcProtocol
-from otel_langfuse.sidecar.http2.server_frames import ViolationError
+from otel_langfuse.sidecar.http2.frames import ViolationError
 from otel_langfuse.sidecar.receivers.grpc_exports import Exports, GrpcService
 from otel_langfuse.sidecar.receivers.grpc_vigil import Due, Vigil, shortest
 

@@ -19,9 +19,8 @@ from otel_langfuse.counters import Counters
 from otel_langfuse.sidecar.config.plan import Listener
 from otel_langfuse.sidecar.config.schema import GrpcProtocol
 from otel_langfuse.sidecar.entry import Receipt
-from otel_langfuse.sidecar.http2.frames import ErrorCode
+from otel_langfuse.sidecar.http2.frames import ErrorCode, ViolationError
 from otel_langfuse.sidecar.http2.server import Server
-from otel_langfuse.sidecar.http2.server_frames import ViolationError
 from otel_langfuse.sidecar.intake import Intake
 from otel_langfuse.sidecar.receivers.answers import Code, Verdict, accepted, judge
 from otel_langfuse.sidecar.receivers.bodies import Room, TooLargeError
