@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import http.client
 import json
 import socket
 import ssl
+import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,10 +28,16 @@ from otel_langfuse.sidecar.entry import Entry, Recovered, Signal
 from otel_langfuse.sidecar.intake import Intake
 from otel_langfuse.sidecar.receivers import GrpcReceiver, HttpReceiver
 
+if sys.version_info >= (3, 14):
+    from compression import zstd as zstd
+else:
+    from backports import zstd as zstd
+
 BOTH = frozenset({Signal.TRACES, Signal.LOGS})
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PROTOBUF = "application/x-protobuf"
 DEADLINE = 20.0
+COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress, "deflate": zlib.compress}
 
 
 class MemoryJournal:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gc
-import gzip
 import logging
 import struct
 from contextlib import ExitStack
@@ -52,7 +51,7 @@ from sidecar.http2_client import (
     raw,
     still_serves,
 )
-from sidecar.receiving import Bench, grpc_protocol, receiving, trace_request, wait_until
+from sidecar.receiving import COMPRESSIONS, Bench, grpc_protocol, receiving, trace_request, wait_until
 
 MIB = 1 << 20
 SECRET = "the prompt that nobody may see"
@@ -71,13 +70,13 @@ def details_of(answer: Any) -> Status | None:
 
 @pytest.mark.parametrize("inline", [False, True])
 @pytest.mark.parametrize("size", [0, 1, 70_000, 3 * MIB])
-@pytest.mark.parametrize("compressed", [False, True])
-def test_a_message_of_any_size_is_taken(inline: bool, size: int, compressed: bool) -> None:
+@pytest.mark.parametrize("encoding", ["identity", *COMPRESSIONS])
+def test_a_message_of_any_size_is_taken(inline: bool, size: int, encoding: str) -> None:
     body = trace_request(text="x" * size)
     with receiving(grpc_protocol(), inline=inline) as bench, Wire(bench.address) as wire:
         for _ in range(2):
-            if compressed:
-                answer = wire.call(gzip.compress(body), ("grpc-encoding", "gzip"), flag=1)
+            if encoding in COMPRESSIONS:
+                answer = wire.call(COMPRESSIONS[encoding](body), ("grpc-encoding", encoding), flag=1)
             else:
                 answer = wire.call(body)
             assert (answer.headers[":status"], answer.status, answer.body) == ("200", "0", bytes(5))
@@ -143,10 +142,20 @@ def test_what_is_no_grpc_call_is_refused_in_https_terms(bench: Bench, wire: Wire
     assert wire.call(trace_request()).status == "0"
 
 
+def test_the_log_names_each_kind_of_lost_call_once(bench: Bench, wire: Wire, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        wire.call(SECRET.encode(), ("grpc-encoding", "snappy"), flag=1)
+        wire.call(b"\x0a\xff" + SECRET.encode())
+        wire.answered(wire.begin(ended=True, method="GET"))
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [line.rpartition(" ")[2] for line in lines] == ["unsupported_requests.", "bad_requests.", "unsupported_requests."]
+    assert SECRET not in caplog.text
+
+
 def test_an_unknown_compression_is_unimplemented_and_the_known_ones_are_named(bench: Bench, wire: Wire) -> None:
     answer = wire.call(b"", ("grpc-encoding", "snappy"), flag=1)
     assert answer.status == "12"
-    assert answer.headers["grpc-accept-encoding"] == "identity,gzip,deflate"
+    assert answer.headers["grpc-accept-encoding"] == "gzip,zstd,deflate,identity"
     assert bench.counters.counts["unsupported_requests"] == 1
 
 

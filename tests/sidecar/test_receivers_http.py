@@ -38,6 +38,7 @@ from otel_langfuse.sidecar.intake import Intake
 from otel_langfuse.sidecar.receivers import HttpReceiver
 from otel_langfuse.sidecar.receivers.bodies import BODIES_AT_ONCE
 from sidecar.receiving import (
+    COMPRESSIONS,
     DEADLINE,
     PROTOBUF,
     Bench,
@@ -51,6 +52,7 @@ from sidecar.receiving import (
     receiving,
     trace_request,
     wait_until,
+    zstd,
 )
 
 CHUNKED = {"Content-Type": PROTOBUF, "Transfer-Encoding": "chunked"}
@@ -199,6 +201,12 @@ def read_all(sock: socket.socket) -> bytes:
 TWO = trace_request(2)
 
 
+def wide_frame() -> bytes:
+    """A frame of zstd for which 128 MiB would have to be kept."""
+    compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: 27})
+    return compressor.compress(TWO) + compressor.flush()
+
+
 @pytest.mark.parametrize(
     ("encoding", "body"),
     [
@@ -206,6 +214,8 @@ TWO = trace_request(2)
         ("GZIP", gzip.compress(TWO)),
         ("x-gzip", gzip.compress(TWO)),
         ("deflate", zlib.compress(TWO)),
+        ("zstd", zstd.compress(TWO)),
+        ("zstd", zstd.compress(TWO[:10]) + b"\x50\x2a\x4d\x18\x02\0\0\0ab" + zstd.compress(b"") + zstd.compress(TWO[10:])),
         ("identity", TWO),
         ("gzip", gzip.compress(TWO[:10]) + gzip.compress(b"") + gzip.compress(TWO[10:])),
     ],
@@ -215,11 +225,12 @@ def test_each_known_encoding_is_decoded(bench: Bench, encoding: str, body: bytes
     assert len(bench.spans) == 2
 
 
-def test_gzip_with_many_slices_is_decoded(bench: Bench) -> None:
+@pytest.mark.parametrize("encoding", COMPRESSIONS)
+def test_many_slices_are_decoded(bench: Bench, encoding: str) -> None:
     text = "".join(f"{number * 7919 % 100_003}" for number in range(200_000))
-    body = gzip.compress(trace_request(1, text=text))
+    body = COMPRESSIONS[encoding](trace_request(1, text=text))
     assert len(body) > 200_000
-    assert bench.post(body, {"Content-Encoding": "gzip"}).status == 200
+    assert bench.post(body, {"Content-Encoding": encoding}).status == 200
     assert bench.spans[0].attributes[0].value.string_value == text
 
 
@@ -230,20 +241,22 @@ def test_gzip_with_many_slices_is_decoded(bench: Bench) -> None:
         ("gzip", b"", "the compressed body is cut off"),
         ("gzip", TWO, "the body is said to be gzip and is not, or is damaged"),
         ("gzip", gzip.compress(TWO)[:-6] + b"\0\0\0\0\0\0", "the body is said to be gzip and is not, or is damaged"),
-        ("gzip", gzip.compress(TWO) + b"rest", "the body is said to be gzip and is not, or is damaged"),
+        ("gzip", gzip.compress(TWO) + b"and this is no gzip", "the body is said to be gzip and is not, or is damaged"),
         ("deflate", TWO, "the body is said to be deflate and is not, or is damaged"),
         (
             "deflate",
             zlib.compress(TWO) + b"x",
-            "bytes follow the end of the compressed body, or it has too many gzip members",
+            "bytes follow the end of the compressed body, or it has too many members",
         ),
-        (
-            "gzip",
-            gzip.compress(b"") * 1001,
-            "bytes follow the end of the compressed body, or it has too many gzip members",
-        ),
-        ("br", TWO, "send content-encoding gzip, deflate or identity"),
-        ("gzip, gzip", TWO, "send content-encoding gzip, deflate or identity"),
+        ("gzip", gzip.compress(b"") * 1001, "bytes follow the end of the compressed body, or it has too many members"),
+        ("zstd", zstd.compress(b"") * 1001, "bytes follow the end of the compressed body, or it has too many members"),
+        ("zstd", zstd.compress(TWO)[:-3], "the compressed body is cut off"),
+        ("zstd", b"", "the compressed body is cut off"),
+        ("zstd", TWO, "the body is said to be zstd and is not, or is damaged"),
+        ("zstd", zstd.compress(TWO) + b"rest", "the body is said to be zstd and is not, or is damaged"),
+        ("zstd", wide_frame(), "the body is said to be zstd and is not, or is damaged"),
+        ("br", TWO, "send content-encoding gzip, zstd, deflate, identity"),
+        ("gzip, gzip", TWO, "send content-encoding gzip, zstd, deflate, identity"),
     ],
 )
 def test_a_damaged_or_unknown_compression_is_refused(bench: Bench, encoding: str, body: bytes, message: str) -> None:
@@ -253,15 +266,14 @@ def test_a_damaged_or_unknown_compression_is_refused(bench: Bench, encoding: str
 
 
 @pytest.mark.parametrize("content_type", [PROTOBUF, "application/json"])
-def test_a_gzip_bomb_does_not_expand(content_type: str) -> None:
-    compressor = zlib.compressobj(1, wbits=31)
-    zeros = bytes(1 << 20)
-    bomb = b"".join(compressor.compress(zeros) for _ in range(400)) + compressor.flush()
+@pytest.mark.parametrize("encoding", COMPRESSIONS)
+def test_a_compression_bomb_does_not_expand(encoding: str, content_type: str) -> None:
+    bomb = COMPRESSIONS[encoding](bytes(400 << 20))
     with receiving(protocol(max_request_body_size="4MiB")) as bench:
         bench.post(trace_request())
         tracemalloc.start()
         try:
-            reply = bench.post(bomb, {"Content-Encoding": "gzip", "Content-Type": content_type})
+            reply = bench.post(bomb, {"Content-Encoding": encoding, "Content-Type": content_type})
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -269,6 +281,16 @@ def test_a_gzip_bomb_does_not_expand(content_type: str) -> None:
         assert b"the decompressed body is larger than 4194304 bytes" in reply.body
         assert peak < 32 << 20
         assert bench.counters.counts["too_large"] == 1
+
+
+def test_a_large_body_that_says_its_size_is_taken() -> None:
+    """Its zstd window is as large as it is."""
+    body = trace_request(text="".join(f"{number * 7919 % 100_003}" for number in range(2_500_000)))
+    packed = zstd.compress(body, options={zstd.CompressionParameter.window_log: 27})
+    assert zstd.get_frame_info(packed).decompressed_size == len(body) > 10 << 20
+    with receiving(protocol()) as bench:
+        assert bench.post(packed, {"Content-Encoding": "zstd"}).status == 200
+        assert len(bench.spans) == 1
 
 
 # ---------------------------------------------------------------------------------------------------- what is refused
@@ -518,6 +540,30 @@ def test_rubbish_is_answered_each_time_and_logged_once(bench: Bench, caplog: pyt
             sock.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
             assert read_all(sock).startswith(b"HTTP/1.1 400")
     assert len([record for record in caplog.records if record.levelno >= logging.WARNING]) <= 1
+
+
+def test_the_log_names_each_kind_of_lost_request_once(caplog: pytest.LogCaptureFixture) -> None:
+    admitted = {"Authorization": "Bearer secret-token"}
+    with receiving(protocol(max_request_body_size="1MiB"), token="secret-token") as bench:
+        bench.journal.error = RefusedError("the journal is full", reason="journal_full")
+        for _ in range(3):
+            assert bench.post(trace_request(), {"Authorization": f"Bearer {SECRET}"}).status == 401
+            assert bench.post(trace_request(), {**admitted, "Content-Encoding": "br"}).status == 400
+            assert bench.post(trace_request(), admitted, path="/v1/metrics").status == 404
+            assert bench.post(b"\x0a\xff" + SECRET.encode(), admitted).status == 400
+            assert bench.post(bytes(2 << 20), admitted).status == 413
+            assert bench.post(trace_request(), admitted).status == 429
+    lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert [line.rpartition(" ")[2] for line in lines] == [
+        "unauthenticated.",
+        "unsupported_requests.",
+        "unsupported_requests.",
+        "bad_requests.",
+        "too_large.",
+    ]
+    assert "the token is missing or wrong" in lines[0]
+    assert SECRET not in caplog.text
+    assert "secret-token" not in caplog.text
 
 
 def test_a_thousand_idle_connections_do_not_keep_a_request_out(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from otel_langfuse.sidecar.entry import Receipt, RefusedError, Signal
 from otel_langfuse.sidecar.receivers.bodies import TooLargeError
 from otel_langfuse.sidecar.receivers.wire import length_delimited, tag, varint
 
-__all__ = ["Code", "Verdict", "accepted", "judge", "status_bytes"]
+__all__ = ["NO_TOKEN", "Code", "Verdict", "accepted", "judge", "status_bytes"]
 
 
 class Code:
@@ -47,6 +47,9 @@ class Verdict:
     message: str
     retry_after: float | None
     counter: str
+
+
+NO_TOKEN = Verdict(Code.UNAUTHENTICATED, 401, "the token is missing or wrong", None, "unauthenticated")
 
 
 def judge(error: Exception) -> Verdict:

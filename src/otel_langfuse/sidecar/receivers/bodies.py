@@ -1,26 +1,39 @@
 """Bodies within bounds: how much of them is held at once, and what compressed ones become.
 
-A body never expands beyond its limit: not even for a moment, and not over many small gzip members either.
+A body never expands beyond its limit: not even for a moment, and not over many small gzip members
+or zstd frames either.
 """
 
 from __future__ import annotations
 
+import sys
 import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
 from otel_langfuse.errors import PayloadError
+from otel_langfuse.langfuse.compression import library
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 __all__ = ["BODIES_AT_ONCE", "ENCODINGS", "Room", "TooLargeError", "expand"]
 
-ENCODINGS = frozenset({"", "identity", "gzip", "x-gzip", "deflate"})
-"""The content encodings that are taken; the empty one means none."""
+ENCODINGS = ("gzip", "zstd", "deflate", "identity")
+"""The compressions that are taken, as HTTP and gRPC name them."""
 
 BODIES_AT_ONCE = 16
 """Bodies of the largest size that a listener may hold at the same time; smaller ones in proportion."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _SLICE = 64 * 1024
-# A gzip file may have several members; senders that flush make a few. Each costs some work beyond its bytes.
+# A gzip file may have several members, zstd frames; senders that flush make a few. Each costs some work beyond its bytes.
 _MEMBER_LIMIT = 1000
+# Of the window of zstd, in powers of two: what every decoder should have (RFC 8878, section 3.1.1.1.2), and what any can.
+_LEAST_WINDOW, _MOST_WINDOW = 23, 30
 
 
 class TooLargeError(PayloadError):
@@ -63,36 +76,57 @@ def expand(body: bytes, encoding: str, limit: int) -> bytes:
         TooLargeError: It has more.
         PayloadError: It is cut off or no such compression.
     """
-    if encoding in ("", "identity"):
+    if encoding == "identity":
         if len(body) > limit:
             raise TooLargeError(limit)
         return body
     try:
-        return _expand(body, zlib.MAX_WBITS if encoding == "deflate" else _GZIP, limit)
-    except zlib.error:
+        if encoding == "zstd":
+            return _expand(body, partial(_zstd, limit), limit)
+        if encoding == "deflate":
+            return _expand(body, library().decompressobj, limit, members=1)
+        return _expand(body, partial(library().decompressobj, _GZIP), limit)
+    except (zlib.error, library().error, zstd.ZstdError):
         raise PayloadError(f"the body is said to be {encoding} and is not, or is damaged") from None
 
 
-def _expand(body: bytes, window: int, limit: int) -> bytes:
-    stream = zlib.decompressobj(window)
+class _Stream(Protocol):
+    """A decompressor of one member."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+def _zstd(limit: int) -> zstd.ZstdDecompressor:
+    """A decompressor whose memory is bounded by the body's limit, and by what every decoder should have."""
+    window = min(max((limit - 1).bit_length(), _LEAST_WINDOW), _MOST_WINDOW)
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window})
+
+
+def _expand(body: bytes, begin: Callable[[], _Stream], limit: int, members: int = _MEMBER_LIMIT) -> bytes:
+    stream = begin()
     parts: list[bytes] = []
     size = 0
-    members = 1
     # In slices, because what a finished member leaves over is copied each time.
     for start in range(0, len(body), _SLICE):
         rest = body[start : start + _SLICE]
         while rest:
             if stream.eof:
-                members += 1
-                if window != _GZIP or members > _MEMBER_LIMIT:
-                    raise PayloadError("bytes follow the end of the compressed body, or it has too many gzip members")
-                stream = zlib.decompressobj(window)
+                members -= 1
+                if not members:
+                    raise PayloadError("bytes follow the end of the compressed body, or it has too many members")
+                stream = begin()
             part = stream.decompress(rest, limit + 1 - size)
             size += len(part)
             if size > limit:
                 raise TooLargeError(limit, what="the decompressed body")
             parts.append(part)
-            rest = stream.unused_data if stream.eof else stream.unconsumed_tail
+            rest = stream.unused_data if stream.eof else b""  # all was read: less came out than might have
     if not stream.eof:
         raise PayloadError("the compressed body is cut off")
     return b"".join(parts)

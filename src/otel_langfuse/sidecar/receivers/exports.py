@@ -25,7 +25,7 @@ from otel_langfuse.sidecar.config.plan import Listener
 from otel_langfuse.sidecar.config.schema import HttpProtocol
 from otel_langfuse.sidecar.entry import Receipt, Signal
 from otel_langfuse.sidecar.intake import Intake
-from otel_langfuse.sidecar.receivers.answers import Code, Verdict, accepted, status_bytes
+from otel_langfuse.sidecar.receivers.answers import NO_TOKEN, Code, Verdict, accepted, status_bytes
 from otel_langfuse.sidecar.receivers.bodies import ENCODINGS, Room, TooLargeError
 from otel_langfuse.sidecar.receivers.connections import Connection, current_connection
 from otel_langfuse.sidecar.receivers.listening import Gate
@@ -39,6 +39,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 _PROTOBUF = b"application/x-protobuf"
 _JSON = b"application/json"
+_ENCODINGS = ", ".join(ENCODINGS)
 # A refused body is read to this multiple of the limit, then the connection is closed over it.
 _DRAIN_FACTOR = 4
 # The largest body that is handled in the event loop's thread, if any is: about a millisecond's work.
@@ -144,25 +145,23 @@ class ExportApplication:
         signal = self._signals.get(scope["path"])
         if signal is None:
             message = f"nothing is taken at this path; this receiver takes {self._paths}"
-            return self._unsupported(request, 404, Code.UNIMPLEMENTED, message), Signal.TRACES
+            return self._refused(request, _unsupported(404, Code.UNIMPLEMENTED, message)), Signal.TRACES
         if scope["method"] != "POST":
-            return self._unsupported(request, 405, Code.UNIMPLEMENTED, "exports are sent by POST", (b"allow", b"POST")), signal
+            verdict = _unsupported(405, Code.UNIMPLEMENTED, "exports are sent by POST")
+            return self._refused(request, verdict, (b"allow", b"POST")), signal
         if not self._gate.admits(request.headers.get(b"authorization")):
-            self._counters.count("unauthenticated")
-            challenge = (b"www-authenticate", self._gate.challenge.encode())
-            return self._error(request, 401, Code.UNAUTHENTICATED, "the token is missing or wrong", challenge), signal
+            return self._refused(request, NO_TOKEN, (b"www-authenticate", self._gate.challenge.encode())), signal
         if media not in (_PROTOBUF, _JSON):
             message = f"send content-type {_PROTOBUF.decode()} or {_JSON.decode()}"
-            return self._unsupported(request, 415, Code.INVALID_ARGUMENT, message), signal
+            return self._refused(request, _unsupported(415, Code.INVALID_ARGUMENT, message)), signal
         if _encoding(request) not in ENCODINGS:
-            message = "send content-encoding gzip, deflate or identity"
-            accepts = (b"accept-encoding", b"gzip, deflate, identity")
-            return self._unsupported(request, 400, Code.INVALID_ARGUMENT, message, accepts), signal
+            verdict = _unsupported(400, Code.INVALID_ARGUMENT, f"send content-encoding {_ENCODINGS}")
+            return self._refused(request, verdict, (b"accept-encoding", _ENCODINGS.encode())), signal
         return None, signal
 
     async def _take(self, signal: Signal, body: bytes, request: _Request) -> Receipt | Verdict:
         take = partial(self._reception.take, signal, body, encoding=_encoding(request), as_json=request.as_json)
-        if self._inline and not request.as_json and len(body) <= _INLINE_BYTES and _encoding(request) in ("", "identity"):
+        if self._inline and not request.as_json and len(body) <= _INLINE_BYTES and _encoding(request) == "identity":
             return take()
         return await asyncio.get_running_loop().run_in_executor(self._pool, take)
 
@@ -208,9 +207,9 @@ class ExportApplication:
         seconds = str(max(1, math.ceil(verdict.retry_after))).encode()
         return self._error(request, verdict.status, verdict.code, verdict.message, (b"retry-after", seconds))
 
-    def _unsupported(self, request: _Request, status: int, code: int, message: str, *more: tuple[bytes, bytes]) -> _Answer:
-        self._counters.count("unsupported_requests")
-        return self._error(request, status, code, message, *more)
+    def _refused(self, request: _Request, verdict: Verdict, *more: tuple[bytes, bytes]) -> _Answer:
+        self._reception.refused(verdict)
+        return self._error(request, verdict.status, verdict.code, verdict.message, *more)
 
     def _error(self, request: _Request, status: int, code: int, message: str, *more: tuple[bytes, bytes]) -> _Answer:
         return _Answer(status, status_bytes(code, message, as_json=request.as_json), more)
@@ -228,7 +227,12 @@ class ExportApplication:
 
 
 def _encoding(request: _Request) -> str:
-    return request.headers.get(b"content-encoding", b"").strip().lower().decode("latin-1")
+    name = request.headers.get(b"content-encoding", b"").strip().lower().decode("latin-1")
+    return {"": "identity", "x-gzip": "gzip"}.get(name, name)
+
+
+def _unsupported(status: int, code: int, message: str) -> Verdict:
+    return Verdict(code, status, message, None, "unsupported_requests")
 
 
 async def _next_part(request: _Request) -> bytes:

@@ -13,14 +13,14 @@ from otel_langfuse.sidecar.entry import EXPORT_METHODS, Signal
 from otel_langfuse.sidecar.http2.header_blocks import header_block
 from otel_langfuse.sidecar.http2.server import Stream
 from otel_langfuse.sidecar.receivers.answers import Code, Verdict, status_bytes
+from otel_langfuse.sidecar.receivers.bodies import ENCODINGS
 
 __all__ = ["ACCEPTED", "SUCCESS", "Call", "framed", "methods", "refusal", "unsupported"]
 
 _PREFIX = 5  # bytes before a message: whether it is compressed, and its length
 
-_ENCODINGS = frozenset({b"identity", b"gzip", b"deflate"})
 _ANSWER = ((":status", "200"), ("content-type", "application/grpc"))
-_ACCEPTS = ("grpc-accept-encoding", "identity,gzip,deflate")
+_ACCEPTS = ("grpc-accept-encoding", ",".join(ENCODINGS))
 ACCEPTED = header_block((*_ANSWER, _ACCEPTS))
 """Header fields before an answer's message."""
 SUCCESS = header_block((("grpc-status", "0"),))
@@ -36,7 +36,7 @@ class Call(Stream):
 
     Attributes:
         signal: What it exports.
-        encoding: How its message is compressed, if the message says that it is.
+        encoding: How its message is compressed, of ``ENCODINGS``, if the message says that it is.
         since: When it began, and later when it was answered, on the monotonic clock.
         held: Bytes of it that are counted as held.
         size: Bytes that the message has in all; ``None`` while they are not known.
@@ -49,7 +49,7 @@ class Call(Stream):
         super().__init__(number)
         self.since = since
         self.signal = Signal.TRACES
-        self.encoding = ""
+        self.encoding = "identity"
         self.held = 0
         self.size: int | None = None
         self.compressed = False
@@ -69,7 +69,7 @@ class Call(Stream):
             flag, self.size = self._prefix[0], int.from_bytes(self._prefix[1:], "big")
             self._lacking = self.size
             self.compressed = flag == 1
-            if flag > 1 or (flag and not self.encoding):
+            if flag > 1 or (flag and self.encoding == "identity"):
                 return _invalid("the message is said to be compressed, and not how")
         if len(data) > self._lacking:
             return _invalid("the call has more than one message")
@@ -117,11 +117,10 @@ class Call(Stream):
         if signal is None:
             served = ", ".join(sorted(method.decode() for method in known))
             return _unimplemented(f"this receiver has no such method; it has {served}")
-        encoding = fields.get(b"grpc-encoding", b"identity")
-        if encoding not in _ENCODINGS:
-            return _unimplemented("the message's compression is not known here; send identity, gzip or deflate")
-        self.signal = signal
-        self.encoding = "" if encoding == b"identity" else encoding.decode()
+        encoding = fields.get(b"grpc-encoding", b"identity").decode("latin-1")
+        if encoding not in ENCODINGS:
+            return _unimplemented(f"the message's compression is not known here; send {', '.join(ENCODINGS)}")
+        self.signal, self.encoding = signal, encoding
         return None
 
 
@@ -130,12 +129,13 @@ def methods(signals: Collection[Signal]) -> dict[bytes, Signal]:
     return {EXPORT_METHODS[signal].encode(): signal for signal in signals}
 
 
-def unsupported(fields: Mapping[bytes, bytes]) -> bytes | None:
-    """The answer, in HTTP's terms, to a request that is no gRPC call."""
+def unsupported(fields: Mapping[bytes, bytes]) -> tuple[Verdict, bytes] | None:
+    """What is said of a request that is no gRPC call, and the answer to it in HTTP's terms."""
     if fields.get(b":method") != b"POST":
-        return header_block(((":status", "405"), ("allow", "POST")))
+        return _unimplemented("gRPC calls are sent by POST"), header_block(((":status", "405"), ("allow", "POST")))
     if not fields.get(b"content-type", b"").startswith(b"application/grpc"):
-        return header_block(((":status", "415"), ("accept", "application/grpc")))
+        words = "this port takes OTLP over gRPC, of content-type application/grpc"
+        return _unimplemented(words), header_block(((":status", "415"), ("accept", "application/grpc")))
     return None
 
 

@@ -22,7 +22,7 @@ from otel_langfuse.sidecar.entry import Receipt
 from otel_langfuse.sidecar.http2.frames import ErrorCode, ViolationError
 from otel_langfuse.sidecar.http2.server import Server
 from otel_langfuse.sidecar.intake import Intake
-from otel_langfuse.sidecar.receivers.answers import Code, Verdict, accepted, judge
+from otel_langfuse.sidecar.receivers.answers import NO_TOKEN, Code, Verdict, accepted, judge
 from otel_langfuse.sidecar.receivers.bodies import Room, TooLargeError
 from otel_langfuse.sidecar.receivers.grpc_calls import ACCEPTED, SUCCESS, Call, framed, methods, refusal, unsupported
 from otel_langfuse.sidecar.receivers.grpc_vigil import Vigil
@@ -47,7 +47,6 @@ def _later(code: int, message: str) -> Verdict:
 _TOO_MUCH = _later(Code.RESOURCE_EXHAUSTED, "too many large requests at once; come again")
 _SHUTDOWN = _later(Code.UNAVAILABLE, "the sidecar is shutting down and did not finish this request; send it to the next one")
 _GIVEN_UP = _later(Code.UNAVAILABLE, "the call was given up")  # nobody hears it
-_NO_TOKEN = Verdict(Code.UNAUTHENTICATED, 401, "the token is missing or wrong", None, "unauthenticated")
 _NO_MESSAGE = Verdict(Code.INVALID_ARGUMENT, 400, "the call has no message", None, "incomplete_requests")
 
 
@@ -109,16 +108,16 @@ class Exports:
         """Its header fields have come."""
         service = self._service
         fits = self._hold(stream, _CALL_BYTES)
-        answer = unsupported(fields)
-        if answer is not None:
-            service.counters.count("unsupported_requests")
-            self._end(stream, answer)
+        foreign = unsupported(fields)
+        if foreign is not None:
+            service.reception.refused(foreign[0])
+            self._end(stream, foreign[1])
             return
         verdict = stream.judge(fields, service.methods)
         if verdict is None:
             service.counters.count("grpc_requests")
             if not service.gate.admits(fields.get(b"authorization")):
-                verdict = _NO_TOKEN
+                verdict = NO_TOKEN
             elif not fits:
                 verdict = _TOO_MUCH
         if verdict is not None:
@@ -146,7 +145,7 @@ class Exports:
         if message is None:
             self._refuse(stream, _NO_MESSAGE)
         elif service.inline and not stream.compressed and len(message) <= _INLINE_BYTES:
-            self._answer(stream, service.reception.take(stream.signal, message, encoding=""))
+            self._answer(stream, service.reception.take(stream.signal, message, encoding="identity"))
         else:
             service.pool.submit(self._work, stream, message)
 
@@ -192,7 +191,7 @@ class Exports:
         if call.gone:
             self._service.counters.count("incomplete_requests")
         else:
-            encoding = call.encoding if call.compressed else ""
+            encoding = call.encoding if call.compressed else "identity"
             outcome = self._service.reception.take(call.signal, message, encoding=encoding)
         try:
             self._loop.call_soon_threadsafe(self._worked, call, outcome)
@@ -211,7 +210,7 @@ class Exports:
 
     def _refuse(self, call: Call, verdict: Verdict) -> None:
         """Answers a call of which nothing was handed over."""
-        self._service.counters.count(verdict.counter)
+        self._service.reception.refused(verdict)
         call.gone = True  # should it wait for a thread
         call.forget()
         self._end(call, refusal(verdict))

@@ -1,7 +1,8 @@
 """What both protocols do with a request that has come in whole: expand, convert, hand to the intake, judge the outcome.
 
 This is the border of the receivers: no error goes beyond it. What was not foreseen is counted, logged once a minute
-without the request's content, and answered so that the sender comes again.
+without the request's content, and answered so that the sender comes again. A request that will not come again is lost with
+what it held, which many senders do not say aloud: the log does, for each kind, seldom enough for what comes every minute.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ __all__ = ["Reception"]
 logger = logging.getLogger(__name__)
 
 
+_REFUSALS_SECONDS = 600.0
+
+
 class Reception:
     """Takes the requests of one receiver, from any thread.
 
@@ -35,6 +39,7 @@ class Reception:
         self._counters = counters
         self._limit = limit
         self._may_log = OncePerInterval()
+        self._may_say = OncePerInterval(_REFUSALS_SECONDS)
 
     def take(self, signal: Signal, body: bytes, *, encoding: str, as_json: bool = False) -> Receipt | Verdict:
         """Accepts a request or says why not; waits for the journal. Raises nothing."""
@@ -49,7 +54,7 @@ class Reception:
     def failed(self, error: Exception) -> Verdict:
         """Counts an error and says what it means to the sender."""
         verdict = judge(error)
-        self._counters.count(verdict.counter)
+        self.refused(verdict)
         if verdict.counter == "receiver_errors" and self._may_log(type(error).__name__):
             logger.error(
                 "Receiver %s could not take a request: %s at %s; the sender was told to come again. Please report this.",
@@ -58,3 +63,16 @@ class Reception:
                 place_of(error),
             )
         return verdict
+
+    def refused(self, verdict: Verdict) -> None:
+        """Counts a request that is not taken, and speaks of one that is lost."""
+        self._counters.count(verdict.counter)
+        # The words of what is unsupported are few; those of the rest have places and sizes in them.
+        kind = verdict.message if verdict.counter == "unsupported_requests" else verdict.counter
+        if verdict.retry_after is None and self._may_say(kind):
+            logger.warning(
+                "Receiver %s refuses requests, whose senders will not send them again: %s. They are counted as %s.",
+                self._receiver,
+                verdict.message,
+                verdict.counter,
+            )
