@@ -54,6 +54,7 @@ from sidecar.http2_client import (
 from sidecar.receiving import COMPRESSIONS, Bench, grpc_protocol, receiving, trace_request, wait_until
 
 MIB = 1 << 20
+HEAD = 9  # bytes of a frame that say what it is; what comes after a violation may meet a closed socket
 SECRET = "the prompt that nobody may see"
 
 
@@ -377,7 +378,7 @@ WHOLE = raw(HEADERS, block(), 1, END_HEADERS | END_STREAM)
         pytest.param(raw(CONTINUATION, block(), 1, END_HEADERS), PROTOCOL, id="a block without beginning"),
         pytest.param(raw(HEADERS, b"x", 1) + raw(CONTINUATION, b"", 1), CALM, id="a block that goes on with nothing"),
         pytest.param(raw(HEADERS, bytes(9_000), 1) + raw(CONTINUATION, bytes(9_000), 1), CALM, id="an endless block"),
-        pytest.param(raw(HEADERS, bytes(20_000), 1), SIZE, id="a large block"),
+        pytest.param(raw(HEADERS, bytes(20_000), 1)[:HEAD], SIZE, id="a large block"),
         pytest.param(raw(HEADERS, b"\xff\xff\xff\xff", 1, END_HEADERS), COMPRESSION, id="no block"),
         pytest.param(raw(HEADERS, b"\x09x", 1, END_HEADERS | PADDED), PROTOCOL, id="a padded block of padding"),
         pytest.param(raw(PUSH, bytes(8), 1), PROTOCOL, id="a push"),
@@ -396,10 +397,10 @@ WHOLE = raw(HEADERS, block(), 1, END_HEADERS | END_STREAM)
         pytest.param(raw(SETTINGS, struct.pack(">HI", 2, 2)), PROTOCOL, id="a push that is neither on nor off"),
         pytest.param(raw(PRIORITY, bytes(5)), PROTOCOL, id="a priority of the connection"),
         pytest.param(raw(PRIORITY, bytes(4), 1), SIZE, id="a short priority"),
-        pytest.param(raw(0xFA, bytes(MIB + 1)), SIZE, id="too large a frame"),
+        pytest.param(raw(0xFA, bytes(MIB + 1))[:HEAD], SIZE, id="too large a frame"),
         pytest.param(CALL + raw(DATA, b"\x02x", 1, PADDED), PROTOCOL, id="more padding than there is"),
         pytest.param(CALL + raw(DATA, b"", 1, PADDED), PROTOCOL, id="padding without its length"),
-        pytest.param(CALL + raw(DATA, bytes(MIB + 1), 1), SIZE, id="too large a part of a body"),
+        pytest.param(CALL + raw(DATA, bytes(MIB + 1), 1)[:HEAD], SIZE, id="too large a part of a body"),
         pytest.param(CALL + raw(HEADERS, block(), 1, END_HEADERS), PROTOCOL, id="trailers that end nothing"),
         pytest.param(CALL + raw(WINDOW, (2**31 - 1).to_bytes(4, "big"), 1), FLOW_CONTROL, id="a stream's window"),
     ],
