@@ -51,11 +51,16 @@ class MemoryJournal:
         self.may_commit = threading.Event()
         self.may_commit.set()
         self.asked = threading.Event()
+        self.waiting = 0
         self._lock = threading.Lock()
 
     def append(self, signal: Signal, payload: bytes, items: int, owed: Sequence[str]) -> Entry:
         self.asked.set()
+        with self._lock:
+            self.waiting += 1
         assert self.may_commit.wait(DEADLINE)
+        with self._lock:
+            self.waiting -= 1
         if self.error is not None:
             raise self.error
         with self._lock:

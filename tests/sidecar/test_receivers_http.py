@@ -37,6 +37,7 @@ from otel_langfuse.sidecar.entry import RefusedError, Signal
 from otel_langfuse.sidecar.intake import Intake
 from otel_langfuse.sidecar.receivers import HttpReceiver
 from otel_langfuse.sidecar.receivers.bodies import BODIES_AT_ONCE
+from otel_langfuse.sidecar.receivers.otlp_http import THREADS
 from sidecar.receiving import (
     COMPRESSIONS,
     DEADLINE,
@@ -281,6 +282,20 @@ def test_a_compression_bomb_does_not_expand(encoding: str, content_type: str) ->
         assert b"the decompressed body is larger than 4194304 bytes" in reply.body
         assert peak < 32 << 20
         assert bench.counters.counts["too_large"] == 1
+
+
+def test_expanded_bodies_are_bounded_together() -> None:
+    """While the journal waits, as many have been expanded as there is room for, and the rest are when it goes on."""
+    body = gzip.compress(trace_request(text="x" * ((1 << 20) - 1000)))
+    with receiving(protocol(max_request_body_size="1MiB")) as bench, ThreadPoolExecutor(THREADS) as pool:
+        bench.journal.may_commit.clear()
+        answers = [pool.submit(bench.post, body, {"Content-Encoding": "gzip"}) for _ in range(THREADS)]
+        assert wait_until(lambda: bench.journal.waiting == BODIES_AT_ONCE)
+        assert bench.wait_for_count("http_requests", THREADS)
+        assert bench.journal.waiting == BODIES_AT_ONCE
+        bench.journal.may_commit.set()
+        assert {answer.result().status for answer in answers} == {200}
+        assert len(bench.spans) == THREADS
 
 
 def test_a_large_body_that_says_its_size_is_taken() -> None:

@@ -7,6 +7,7 @@ or zstd frames either.
 from __future__ import annotations
 
 import sys
+import threading
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["BODIES_AT_ONCE", "ENCODINGS", "Room", "TooLargeError", "expand"]
+__all__ = ["BODIES_AT_ONCE", "ENCODINGS", "Room", "TooLargeError", "Workspace", "expand"]
 
 ENCODINGS = ("gzip", "zstd", "deflate", "identity")
 """The compressions that are taken, as HTTP and gRPC name them."""
@@ -62,6 +63,32 @@ class Room:
     def release(self, size: int) -> None:
         """Counts bytes that are held no more."""
         self._held -= size
+
+
+class Workspace:
+    """Bytes that bodies may have after decompression, in all of a listener's threads; who finds too few waits for others.
+
+    What a body becomes is known afterwards, so that each begins with the largest.
+
+    Args:
+        largest: Bytes of the largest body that is taken.
+    """
+
+    def __init__(self, largest: int) -> None:
+        self._free = largest * BODIES_AT_ONCE
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Waits until so many bytes are free, and holds them."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+
+    def give(self, size: int) -> None:
+        """Gives back bytes that are not held any more."""
+        with self._changed:
+            self._free += size
+            self._changed.notify_all()
 
 
 def expand(body: bytes, encoding: str, limit: int) -> bytes:

@@ -14,7 +14,7 @@ from otel_langfuse.errors import place_of
 from otel_langfuse.sidecar.entry import Receipt, Signal
 from otel_langfuse.sidecar.intake import Intake
 from otel_langfuse.sidecar.receivers.answers import Verdict, judge
-from otel_langfuse.sidecar.receivers.bodies import expand
+from otel_langfuse.sidecar.receivers.bodies import Workspace, expand
 from otel_langfuse.sidecar.receivers.otlp_json import logs_from_json, traces_from_json
 
 __all__ = ["Reception"]
@@ -38,18 +38,29 @@ class Reception:
         self._intake = intake
         self._counters = counters
         self._limit = limit
+        self._workspace = Workspace(limit)
         self._may_log = OncePerInterval()
         self._may_say = OncePerInterval(_REFUSALS_SECONDS)
 
     def take(self, signal: Signal, body: bytes, *, encoding: str, as_json: bool = False) -> Receipt | Verdict:
         """Accepts a request or says why not; waits for the journal. Raises nothing."""
+        held = 0
         try:
+            if encoding != "identity":
+                held = self._limit
+                self._workspace.take(held)
             payload = expand(body, encoding, self._limit)
             if as_json:
                 payload = traces_from_json(payload) if signal is Signal.TRACES else logs_from_json(payload)
+            if held > len(payload):
+                self._workspace.give(held - len(payload))
+                held = len(payload)
             return self._intake.take(self._receiver, signal, payload)
         except Exception as error:  # noqa: BLE001 - one of the named borders: whatever it is, the sender gets an answer
             return self.failed(error)
+        finally:
+            if held:
+                self._workspace.give(held)
 
     def failed(self, error: Exception) -> Verdict:
         """Counts an error and says what it means to the sender."""
