@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import threading
 import time
@@ -19,6 +20,7 @@ from otel_langfuse.sidecar.config.plan import Listener
 from otel_langfuse.sidecar.entry import Signal
 from otel_langfuse.sidecar.intake import Intake
 from otel_langfuse.sidecar.receivers import GrpcReceiver, otlp_grpc
+from otel_langfuse.sidecar.receivers.bodies import BODIES_AT_ONCE
 from otel_langfuse.sidecar.receivers.grpc_connections import GrpcConnections
 from otel_langfuse.sidecar.receivers.grpc_exports import GrpcService
 from otel_langfuse.sidecar.receivers.otlp_grpc import THREADS
@@ -283,6 +285,26 @@ def test_calls_that_are_given_up_before_a_thread_has_them_are_not_taken(bench: B
         assert wire.call(trace_request()).status == "0"
     assert bench.counters.counts["requests_received"] == THREADS + 1
     assert bench.wait_for_count("incomplete_requests", 10)
+
+
+def test_calls_that_are_given_up_while_there_is_no_room_to_expand_them_are_not_taken() -> None:
+    body = message(gzip.compress(trace_request(text="x" * (MIB - 1000))), flag=1)
+    with receiving(grpc_protocol(max_recv_msg_size_mib=1)) as bench, Wire(bench.address) as wire:
+        bench.journal.may_commit.clear()
+        for _ in range(BODIES_AT_ONCE - 1):
+            wire.send(wire.begin(("grpc-encoding", "gzip")), body)
+        assert wait_until(lambda: bench.journal.waiting == BODIES_AT_ONCE - 1)
+        streams = [wire.begin(("grpc-encoding", "gzip")) for _ in range(5)]
+        for stream in streams:
+            wire.send(stream, body)
+        wire.ping()
+        for stream in streams:
+            wire.http.reset_stream(stream)
+        wire.ping()
+        bench.journal.may_commit.set()
+        assert wire.call(trace_request()).status == "0"
+        assert bench.wait_for_count("incomplete_requests", 5)
+        assert len(bench.spans) == BODIES_AT_ONCE
 
 
 def test_a_call_that_was_taken_is_never_told_to_come_again(bench: Bench) -> None:

@@ -148,6 +148,8 @@ def test_the_log_names_each_kind_of_lost_call_once(bench: Bench, wire: Wire, cap
         wire.call(SECRET.encode(), ("grpc-encoding", "snappy"), flag=1)
         wire.call(b"\x0a\xff" + SECRET.encode())
         wire.answered(wire.begin(ended=True, method="GET"))
+        wire.call(b"", path="/grpc.health.v1.Health/Check")
+        wire.call(b"", path="/opentelemetry.proto.collector.metrics.v1.MetricsService/Export")
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert [line.rpartition(" ")[2] for line in lines] == ["unsupported_requests.", "bad_requests.", "unsupported_requests."]
     assert SECRET not in caplog.text

@@ -24,6 +24,7 @@ from otel_langfuse.sidecar.config.schema import ClientTls
 from otel_langfuse.sidecar.destinations.grpc_sender import GrpcSender
 from otel_langfuse.sidecar.destinations.verdicts import Target, Verdict
 from otel_langfuse.sidecar.entry import Signal
+from otel_langfuse.sidecar.http2.header_blocks import header_block
 
 OK = [(":status", "200"), ("content-type", "application/grpc")]
 
@@ -400,8 +401,21 @@ def test_what_no_server_may_send_ends_the_connection(server: Scripted, frames: l
     with sending(server.port) as sender:
         verdict = sent(sender)
         assert (verdict.action, verdict.ambiguous) == ("retry", True)
+        assert "Transport closed" in verdict.message
         assert sent(sender).action == "delivered"
     assert len(server.lines) == 2
+
+
+def test_a_header_block_may_end_with_an_empty_frame(server: Scripted) -> None:
+    fields = ((":status", "200"), ("content-type", "application/grpc"), ("grpc-status", "0"))
+
+    def answer(call: Call) -> None:
+        call.line.raw(1, header_block(fields), 1, 1)
+        call.line.raw(9, b"", 1, 4)
+
+    server.script = [answer]
+    with sending(server.port) as sender:
+        assert sent(sender).action == "delivered"
 
 
 @pytest.mark.parametrize("words", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x46"])

@@ -74,7 +74,7 @@ class HeaderBlocks:
             self._begun = (stream, flags, bytearray(fragment))
         elif self._begun is None or self._begun[0] != stream:
             raise ViolationError(ErrorCode.PROTOCOL, "a header block without beginning")
-        elif not payload:
+        elif not payload and not flags & END_HEADERS:
             raise ViolationError(ErrorCode.CALM, "a header block goes on with nothing")
         else:
             self._begun[2].extend(payload)

@@ -29,6 +29,7 @@ ENCODINGS = ("gzip", "zstd", "deflate", "identity")
 BODIES_AT_ONCE = 16
 """Bodies of the largest size that a listener may hold at the same time; smaller ones in proportion."""
 
+_DAMAGED = "the body is said to be {} and is not, or is damaged"
 _GZIP = 16 + zlib.MAX_WBITS
 _SLICE = 64 * 1024
 # A gzip file may have several members, zstd frames; senders that flush make a few. Each costs some work beyond its bytes.
@@ -66,29 +67,31 @@ class Room:
 
 
 class Workspace:
-    """Bytes that bodies may have after decompression, in all of a listener's threads; who finds too few waits for others.
+    """Bytes that expanded bodies take in all of a listener's threads; who finds too few waits for others.
 
-    What a body becomes is known afterwards, so that each begins with the largest.
+    What a body becomes is known afterwards, so that each begins with the largest, twice: in parts and whole.
 
     Args:
         largest: Bytes of the largest body that is taken.
     """
 
     def __init__(self, largest: int) -> None:
+        self._share = largest * 2
         self._free = largest * BODIES_AT_ONCE
         self._changed = threading.Condition()
 
-    def take(self, size: int) -> None:
-        """Waits until so many bytes are free, and holds them."""
+    def take(self) -> int:
+        """Waits until there is room to expand a body, and holds its bytes; how many these are."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= size)
-            self._free -= size
+            self._changed.wait_for(lambda: self._free >= self._share)
+            self._free -= self._share
+        return self._share
 
     def give(self, size: int) -> None:
-        """Gives back bytes that are not held any more."""
+        """Gives back bytes that are not held any more, at the most those of one body."""
         with self._changed:
             self._free += size
-            self._changed.notify_all()
+            self._changed.notify()  # all wait for the same size, and no more than that comes back at once
 
 
 def expand(body: bytes, encoding: str, limit: int) -> bytes:
@@ -101,7 +104,8 @@ def expand(body: bytes, encoding: str, limit: int) -> bytes:
 
     Raises:
         TooLargeError: It has more.
-        PayloadError: It is cut off or no such compression.
+        PayloadError: It is cut off or no such compression, or needs a window that is too large.
+        MemoryError: There is not enough for it.
     """
     if encoding == "identity":
         if len(body) > limit:
@@ -113,8 +117,10 @@ def expand(body: bytes, encoding: str, limit: int) -> bytes:
         if encoding == "deflate":
             return _expand(body, library().decompressobj, limit, members=1)
         return _expand(body, partial(library().decompressobj, _GZIP), limit)
-    except (zlib.error, library().error, zstd.ZstdError):
-        raise PayloadError(f"the body is said to be {encoding} and is not, or is damaged") from None
+    except zstd.ZstdError as error:
+        raise _meaning(error, body, limit) from None
+    except (zlib.error, library().error):
+        raise PayloadError(_DAMAGED.format(encoding)) from None
 
 
 class _Stream(Protocol):
@@ -133,6 +139,18 @@ def _zstd(limit: int) -> zstd.ZstdDecompressor:
     """A decompressor whose memory is bounded by the body's limit, and by what every decoder should have."""
     window = min(max((limit - 1).bit_length(), _LEAST_WINDOW), _MOST_WINDOW)
     return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: window})
+
+
+def _meaning(error: zstd.ZstdError, body: bytes, limit: int) -> Exception:
+    """What zstd's words stand for; it has one error for all."""
+    words = f"{error}"
+    if "not enough memory" in words:
+        return MemoryError("for the window of a zstd frame")
+    if "too much memory" not in words:
+        return PayloadError(_DAMAGED.format("zstd"))
+    if (zstd.get_frame_info(body).decompressed_size or 0) > limit:
+        return TooLargeError(limit, what="the decompressed body")
+    return PayloadError("the body's zstd window is larger than a body may be here; compress it at a lower level")
 
 
 def _expand(body: bytes, begin: Callable[[], _Stream], limit: int, members: int = _MEMBER_LIMIT) -> bytes:
@@ -156,4 +174,5 @@ def _expand(body: bytes, begin: Callable[[], _Stream], limit: int, members: int 
             rest = stream.unused_data if stream.eof else b""  # all was read: less came out than might have
     if not stream.eof:
         raise PayloadError("the compressed body is cut off")
+    del stream  # with its window, before the parts are there twice
     return b"".join(parts)

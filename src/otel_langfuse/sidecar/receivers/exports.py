@@ -145,10 +145,11 @@ class ExportApplication:
         signal = self._signals.get(scope["path"])
         if signal is None:
             message = f"nothing is taken at this path; this receiver takes {self._paths}"
-            return self._refused(request, _unsupported(404, Code.UNIMPLEMENTED, message)), Signal.TRACES
+            verdict = _unsupported(404, Code.UNIMPLEMENTED, message)
+            return self._refused(request, verdict, lost=scope["method"] == "POST"), Signal.TRACES
         if scope["method"] != "POST":
             verdict = _unsupported(405, Code.UNIMPLEMENTED, "exports are sent by POST")
-            return self._refused(request, verdict, (b"allow", b"POST")), signal
+            return self._refused(request, verdict, (b"allow", b"POST"), lost=False), signal
         if not self._gate.admits(request.headers.get(b"authorization")):
             return self._refused(request, NO_TOKEN, (b"www-authenticate", self._gate.challenge.encode())), signal
         if media not in (_PROTOBUF, _JSON):
@@ -207,8 +208,8 @@ class ExportApplication:
         seconds = str(max(1, math.ceil(verdict.retry_after))).encode()
         return self._error(request, verdict.status, verdict.code, verdict.message, (b"retry-after", seconds))
 
-    def _refused(self, request: _Request, verdict: Verdict, *more: tuple[bytes, bytes]) -> _Answer:
-        self._reception.refused(verdict)
+    def _refused(self, request: _Request, verdict: Verdict, *more: tuple[bytes, bytes], lost: bool = True) -> _Answer:
+        self._reception.refused(verdict, lost=lost)
         return self._error(request, verdict.status, verdict.code, verdict.message, *more)
 
     def _error(self, request: _Request, status: int, code: int, message: str, *more: tuple[bytes, bytes]) -> _Answer:

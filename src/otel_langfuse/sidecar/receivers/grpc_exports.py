@@ -46,7 +46,6 @@ def _later(code: int, message: str) -> Verdict:
 
 _TOO_MUCH = _later(Code.RESOURCE_EXHAUSTED, "too many large requests at once; come again")
 _SHUTDOWN = _later(Code.UNAVAILABLE, "the sidecar is shutting down and did not finish this request; send it to the next one")
-_GIVEN_UP = _later(Code.UNAVAILABLE, "the call was given up")  # nobody hears it
 _NO_MESSAGE = Verdict(Code.INVALID_ARGUMENT, 400, "the call has no message", None, "incomplete_requests")
 
 
@@ -110,7 +109,7 @@ class Exports:
         fits = self._hold(stream, _CALL_BYTES)
         foreign = unsupported(fields)
         if foreign is not None:
-            service.reception.refused(foreign[0])
+            service.reception.refused(foreign[0], lost=fields.get(b":method") == b"POST")
             self._end(stream, foreign[1])
             return
         verdict = stream.judge(fields, service.methods)
@@ -121,7 +120,8 @@ class Exports:
             elif not fits:
                 verdict = _TOO_MUCH
         if verdict is not None:
-            self._refuse(stream, verdict)
+            # Health checks and reflection are asked for by people and machines that have nothing to lose.
+            self._refuse(stream, verdict, lost=fields.get(b":path", b"").endswith(b"/Export"))
 
     def received(self, stream: Call, data: memoryview) -> None:
         """A part of its message has come."""
@@ -187,12 +187,8 @@ class Exports:
 
     def _work(self, call: Call, message: bytes) -> None:
         """Hands a request over, in one of the listener's threads."""
-        outcome: Receipt | Verdict = _GIVEN_UP
-        if call.gone:
-            self._service.counters.count("incomplete_requests")
-        else:
-            encoding = call.encoding if call.compressed else "identity"
-            outcome = self._service.reception.take(call.signal, message, encoding=encoding)
+        encoding = call.encoding if call.compressed else "identity"
+        outcome = self._service.reception.take(call.signal, message, encoding=encoding, wanted=lambda: not call.gone)
         try:
             self._loop.call_soon_threadsafe(self._worked, call, outcome)
         except RuntimeError:
@@ -208,9 +204,9 @@ class Exports:
         else:
             self._end(call, refusal(outcome))
 
-    def _refuse(self, call: Call, verdict: Verdict) -> None:
+    def _refuse(self, call: Call, verdict: Verdict, *, lost: bool = True) -> None:
         """Answers a call of which nothing was handed over."""
-        self._service.reception.refused(verdict)
+        self._service.reception.refused(verdict, lost=lost)
         call.gone = True  # should it wait for a thread
         call.forget()
         self._end(call, refusal(verdict))

@@ -8,12 +8,13 @@ what it held, which many senders do not say aloud: the log does, for each kind, 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from otel_langfuse.counters import Counters, OncePerInterval
 from otel_langfuse.errors import place_of
 from otel_langfuse.sidecar.entry import Receipt, Signal
 from otel_langfuse.sidecar.intake import Intake
-from otel_langfuse.sidecar.receivers.answers import Verdict, judge
+from otel_langfuse.sidecar.receivers.answers import Code, Verdict, judge
 from otel_langfuse.sidecar.receivers.bodies import Workspace, expand
 from otel_langfuse.sidecar.receivers.otlp_json import logs_from_json, traces_from_json
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 _REFUSALS_SECONDS = 600.0
+_GIVEN_UP = Verdict(Code.UNAVAILABLE, 503, "the call was given up", 1.0, "incomplete_requests")  # nobody hears it
 
 
 class Reception:
@@ -42,13 +44,31 @@ class Reception:
         self._may_log = OncePerInterval()
         self._may_say = OncePerInterval(_REFUSALS_SECONDS)
 
-    def take(self, signal: Signal, body: bytes, *, encoding: str, as_json: bool = False) -> Receipt | Verdict:
-        """Accepts a request or says why not; waits for the journal. Raises nothing."""
+    def take(
+        self,
+        signal: Signal,
+        body: bytes,
+        *,
+        encoding: str,
+        as_json: bool = False,
+        wanted: Callable[[], bool] = lambda: True,
+    ) -> Receipt | Verdict:
+        """Accepts a request or says why not; waits for room and for the journal. Raises nothing.
+
+        Args:
+            signal: What it holds.
+            body: It, as it came.
+            encoding: Its compression, of ``ENCODINGS``.
+            as_json: Whether it is JSON.
+            wanted: Whether the sender still waits for the answer; if not it comes again, and nothing is taken.
+        """
         held = 0
         try:
             if encoding != "identity":
-                held = self._limit
-                self._workspace.take(held)
+                held = self._workspace.take()
+            if not wanted():
+                self._counters.count(_GIVEN_UP.counter)
+                return _GIVEN_UP
             payload = expand(body, encoding, self._limit)
             if as_json:
                 payload = traces_from_json(payload) if signal is Signal.TRACES else logs_from_json(payload)
@@ -75,12 +95,12 @@ class Reception:
             )
         return verdict
 
-    def refused(self, verdict: Verdict) -> None:
-        """Counts a request that is not taken, and speaks of one that is lost."""
+    def refused(self, verdict: Verdict, *, lost: bool = True) -> None:
+        """Counts a request that is not taken, and speaks of one that is lost with what it held."""
         self._counters.count(verdict.counter)
         # The words of what is unsupported are few; those of the rest have places and sizes in them.
         kind = verdict.message if verdict.counter == "unsupported_requests" else verdict.counter
-        if verdict.retry_after is None and self._may_say(kind):
+        if lost and verdict.retry_after is None and self._may_say(kind):
             logger.warning(
                 "Receiver %s refuses requests, whose senders will not send them again: %s. They are counted as %s.",
                 self._receiver,
