@@ -295,3 +295,101 @@ def test_an_openai_usage_object_is_normalised() -> None:
     assert json.loads(found["langfuse.observation.usage_details"]) == {
         "input": 8, "output": 2, "input_cached_tokens": 12, "output_reasoning_tokens": 5, "total": 27
     }  # fmt: skip
+
+
+def of_openinference(attributes: dict[str, Any], scope: str = "openai", **more: Any) -> dict[str, Any]:
+    given = {"openinference.span.kind": "LLM", "llm.model_name": "m", **attributes}
+    return written(given, f"openinference.instrumentation.{scope}", **more)
+
+
+def test_openinference_tools_with_their_names_beside_them() -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string"}}}
+    spelled = {
+        "llm.tools.0.tool.name": "weather",
+        "llm.tools.0.tool.description": "says it",
+        "llm.tools.0.tool.json_schema": json.dumps(schema),
+        "llm.tools.1.tool.json_schema": json.dumps({"toolSpec": {"name": "time", "inputSchema": {"json": schema}}}),
+        "llm.input_messages.0.message.role": "user",
+        "llm.input_messages.0.message.content": "hi",
+    }
+    assert json.loads(of_openinference(spelled)["langfuse.observation.input"])["tools"] == [
+        {"type": "function", "function": {"name": "weather", "description": "says it", "parameters": schema}},
+        {"type": "function", "function": {"name": "time", "parameters": schema}},
+    ]
+
+
+def test_openinference_bodies_say_what_is_not_spelled_out() -> None:
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    call = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    usage = {"prompt_tokens": 30, "completion_tokens": 9, "prompt_tokens_details": {"cached_tokens": 20}}
+    usage["completion_tokens_details"] = {"reasoning_tokens": 4}
+    answer = {"id": "r", "choices": [{"message": {"role": "assistant", "content": None, "tool_calls": [call]}}], "usage": usage}
+    found = of_openinference(
+        {
+            "llm.input_messages.0.message.role": "user",
+            "llm.input_messages.0.message.content": "hi",
+            "llm.output_messages.0.message.role": "assistant",
+            "llm.token_count.prompt": 30,
+            "llm.token_count.completion": 9,
+            "llm.invocation_parameters": json.dumps(
+                {"top_p": "<openai.Omit object at 0x7f1>", "kwargs": {"tools": [tool], "n": 1}}
+            ),
+            "input.value": json.dumps({"kwargs": {"tools": [tool]}}),
+            "output.value": json.dumps({"data": answer}),
+        }
+    )
+    assert json.loads(found["langfuse.observation.input"])["tools"] == [tool]
+    assert json.loads(found["langfuse.observation.output"])["tool_calls"] == [call]
+    assert json.loads(found["langfuse.observation.model.parameters"]) == {"n": 1}
+    counts = {"input": 10, "input_cached_tokens": 20, "output": 5, "output_reasoning_tokens": 4, "total": 39}
+    assert json.loads(found["langfuse.observation.usage_details"]) == counts
+
+
+def test_openinference_steps_beside_model_calls_are_none() -> None:
+    def kind(**attributes: Any) -> str:
+        return str(of_openinference({"input.value": "x", **attributes}, "llama_index")["langfuse.observation.type"])
+
+    assert kind() == "chain"
+    assert kind(**{"openinference.span.kind": "EMBEDDING"}) == "chain"
+    assert kind(**{"llm.prompts": ["x"]}) == "generation"
+    assert kind(**{"llm.token_count.prompt": 3}) == "generation"
+    assert of_openinference({"input.value": "x"})["langfuse.observation.type"] == "generation"
+
+
+def test_openinference_prompts_without_roles_are_the_input() -> None:
+    assert (
+        of_openinference({"llm.prompts": ["Go on"], "input.value": '{"args":["Go on"]}'})["langfuse.observation.input"]
+        == "Go on"
+    )
+    assert of_openinference({"llm.prompts": ["a", "b"]})["langfuse.observation.input"] == '["a","b"]'
+    titan = of_openinference({"llm.invocation_parameters": '{"inputText": "Go on"}'}, "bedrock")
+    assert titan["langfuse.observation.input"] == "Go on"
+    assert "langfuse.observation.model.parameters" not in titan
+
+
+def test_openinference_answers_of_tools_keep_who_gave_them() -> None:
+    found = of_openinference(
+        {
+            "llm.input_messages.0.message.role": "function",
+            "llm.input_messages.0.function.0": '{"name": "weather", "content": "sunny", "call_id": "c1"}',
+            "llm.input_messages.1.message.role": "tool",
+            "llm.input_messages.1.message.content": "rainy",
+            "llm.input_messages.1.message.name": "weather",
+        },
+        "autogen_agentchat",
+    )
+    assert json.loads(found["langfuse.observation.input"]) == [
+        {"role": "tool", "content": "sunny", "name": "weather", "tool_call_id": "c1"},
+        {"role": "tool", "content": "rainy", "name": "weather"},
+    ]
+
+
+def test_openinference_says_nothing_twice_and_nothing_empty() -> None:
+    tool = {"openinference.span.kind": "TOOL", "tool.name": "weather", "tool.parameters": '{"a": 1}', "input.value": '{"a":1}'}
+    assert not any("tool.parameters" in key for key in of_openinference(tool))
+    stream = {"llm.token_count.prompt": 0, "llm.token_count.completion": 0, "output.value": "<groq.Stream object at 0x7f0a>"}
+    found = of_openinference({"input.value": "x", **stream})
+    assert "langfuse.observation.usage_details" not in found
+    assert "langfuse.observation.output" not in found
+    both = of_openinference({"llm.input_messages.0.message.content": "x", "gen_ai.response.model": "m-2026"})
+    assert both["langfuse.observation.model.name"] == "m-2026"

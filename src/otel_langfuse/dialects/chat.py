@@ -117,11 +117,16 @@ def _tool(item: Json) -> Json:
     definition = load(item) if isinstance(item, str) else item
     if not isinstance(definition, dict):
         return item
+    inner = definition.get("toolSpec")
+    if isinstance(inner, dict):  # Bedrock's
+        definition = inner
     if isinstance(definition.get("function"), dict):
         return {"type": "function", **definition}
     if "name" not in definition:
         return definition
     parameters = definition.get("parameters", definition.get("input_schema", definition.get("inputSchema")))
+    if isinstance(parameters, dict) and parameters.keys() == {"json"}:
+        parameters = parameters["json"]
     function: dict[str, Json] = {"name": definition["name"]}
     if definition.get("description"):
         function["description"] = definition["description"]

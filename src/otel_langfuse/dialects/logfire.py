@@ -14,7 +14,8 @@ from otel_langfuse.dialects.chat import as_content, as_tools
 from otel_langfuse.dialects.parameters import request_parameters
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_seconds, as_total, json_object, load
 from otel_langfuse.dialects.shapes import Hints
-from otel_langfuse.model import Facts, Json, ObservationType, SpanView, Usage, Value
+from otel_langfuse.dialects.usage_objects import provider_usage
+from otel_langfuse.model import Facts, Json, ObservationType, SpanView, Value
 
 __all__ = ["HINTS", "NAME", "TABLE", "read"]
 
@@ -94,32 +95,9 @@ def _usage(attributes: Mapping[str, Value], response: dict[str, Json], facts: Fa
     """The provider's own usage object says more than the two sums."""
     raw = attributes.get("gen_ai.usage.raw")
     given = load(raw) if isinstance(raw, str) else response.get("usage")
-    if not isinstance(given, dict):
-        return
-    facts.consumed.add("gen_ai.usage.raw")
-
-    def count(*keys: str) -> int | None:
-        return next((n for key in keys if (n := as_integer(given.get(key))) is not None), None)  # type: ignore[arg-type]
-
-    def detail(side: str, key: str) -> int | None:
-        for name in (f"{side}_tokens_details", "input_tokens_details" if side == "prompt" else "output_tokens_details"):
-            inner = given.get(name)
-            if isinstance(inner, dict) and (n := as_integer(inner.get(key))) is not None:  # type: ignore[arg-type]
-                return n
-        return None
-
-    anthropic = "cache_read_input_tokens" in given or "cache_creation_input_tokens" in given
-    facts.usage = Usage(
-        input=count("prompt_tokens", "input_tokens"),
-        output=count("completion_tokens", "output_tokens"),
-        cache_read=detail("prompt", "cached_tokens") or count("cache_read_input_tokens"),
-        cache_write=count("cache_creation_input_tokens"),
-        reasoning=detail("completion", "reasoning_tokens"),
-        audio_input=detail("prompt", "audio_tokens"),
-        audio_output=detail("completion", "audio_tokens"),
-        total=count("total_tokens"),
-        exclusive=anthropic,
-    )
+    if isinstance(given, dict):
+        facts.consumed.add("gen_ai.usage.raw")
+        facts.usage = provider_usage(given)
 
 
 def _level(attributes: Mapping[str, Value], facts: Facts) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
-from otel_langfuse.dialects.parameters import request_parameters
+from otel_langfuse.dialects.openinference_bodies import read_request, read_response
+from otel_langfuse.dialects.parameters import is_repr, request_parameters
 from otel_langfuse.dialects.reading import Row, Table, as_identity, as_integer, as_number, as_text, dump, load, unflatten
 from otel_langfuse.dialects.shapes import Hints, shape_of
 from otel_langfuse.model import Content, Facts, Json, ObservationType, PromptLink, SpanView, Value
@@ -37,6 +38,8 @@ TABLE = Table(
         Row("llm.request.model_name", "request_model"),
         Row("llm.response.model_name", "response_model"),
         Row("llm.response.model", "response_model"),
+        # Where both vocabularies stand on a span, the other one tells the model that was asked from the one that answered.
+        Row("gen_ai.response.model", "response_model"),
         Row("llm.model_name", "response_model"),
         Row("embedding.model_name", "response_model"),
         Row("reranker.model_name", "response_model"),
@@ -72,6 +75,9 @@ _TYPES = {
     "GUARDRAIL": ObservationType.GUARDRAIL,
     "EVALUATOR": ObservationType.EVALUATOR,
 }
+# They mark steps before, around and inside of model calls as model calls, too.
+_LOOSE_SCOPES = ("openinference.instrumentation.llama_index", "openinference.instrumentation.beeai")
+_OF_CALLS = ("llm.input_messages.", "llm.output_messages.", "llm.prompts", "llm.token_count.", "embedding.embeddings.")
 _ERROR = 2  # trace.proto Status.STATUS_CODE_ERROR
 _FIRST_TOKEN = "First Token Stream Event"  # noqa: S105  # an event's name
 
@@ -85,7 +91,11 @@ def read(view: SpanView) -> Facts | None:
     TABLE.apply(view.attributes, facts, shape_of(view))
     facts.type = _TYPES.get(kind, ObservationType.SPAN)
     if facts.type is ObservationType.TOOL:
-        facts.name = as_text(view.attributes.get("tool.name"))
+        _tool(view.attributes, facts)
+    elif facts.type.is_model_call and _is_step(view):
+        facts.type = ObservationType.CHAIN
+    if facts.usage is not None and not (facts.usage.input or facts.usage.output or facts.usage.total):
+        facts.usage = None  # streams of which nobody counted anything
     if facts.request_model is None:
         facts.request_model = _requested_model(view.attributes)
     _content(view, facts)
@@ -98,6 +108,19 @@ def read(view: SpanView) -> Facts | None:
             facts.first_token_ns = event.time_ns
             break
     return facts
+
+
+def _is_step(view: SpanView) -> bool:
+    """Whether a span that is called a model call is a step beside one: nothing that was sent or came back is spelled out."""
+    return view.scope_name.startswith(_LOOSE_SCOPES) and not any(key.startswith(_OF_CALLS) for key in view.attributes)
+
+
+def _tool(attributes: Mapping[str, Value], facts: Facts) -> None:
+    """A tool's name; its arguments are its input, mostly."""
+    facts.name = as_text(attributes.get("tool.name"))
+    arguments, given = attributes.get("tool.parameters"), attributes.get("input.value")
+    if isinstance(arguments, str) and isinstance(given, str) and (arguments == given or load(arguments) == load(given)):
+        facts.consumed.add("tool.parameters")
 
 
 def _requested_model(attributes: Mapping[str, Value]) -> str | None:
@@ -120,10 +143,12 @@ def _content(view: SpanView, facts: Facts) -> None:
     if facts.type is ObservationType.EMBEDDING:
         _embedding(attributes, facts)
     if is_chat:
-        _request_body(whole_in, facts)
-        _response_body(whole_out, facts)
+        read_request(whole_in, facts)
+        read_response(whole_out, facts)
+        facts.input = facts.input or _prompts(attributes, facts)
     facts.input = facts.input or raw_content(whole_in)
-    if not (is_chat and made and view.status_code == _ERROR):  # then the envelope holds the failure, not an answer
+    failed = is_chat and made and view.status_code == _ERROR  # then the envelope holds the failure, not an answer
+    if not failed and not is_repr(whole_out):
         facts.output = facts.output or raw_content(whole_out)
 
 
@@ -132,7 +157,39 @@ def _messages(attributes: Mapping[str, Value], prefix: str, consumed: set[str]) 
     listed = unflatten(attributes, prefix, consumed)
     if not isinstance(listed, list):
         return None
-    return [_message(item.get("message", item)) for item in listed if isinstance(item, dict)]
+    found: list[Value] = []
+    for item in listed:
+        if isinstance(item, dict):
+            results = item.get("function")
+            if isinstance(results, list):  # AutoGen's, beside a message that has only a role
+                found += [_result(result) for result in results]
+            else:
+                found.append(_message(item.get("message", item)))
+    return found
+
+
+def _result(given: Json) -> Value:
+    """What a tool answered, in AutoGen's words."""
+    result = load(given) if isinstance(given, str) else given
+    if not isinstance(result, dict) or "content" not in result:
+        return {"role": "tool", "content": given}  # type: ignore[dict-item]  # Json is a Value
+    said: dict[str, Json] = {"role": "tool", "content": result["content"], "tool_call_id": result.get("call_id")}
+    if result.get("name"):
+        said["name"] = result["name"]
+    return said  # type: ignore[return-value]  # likewise
+
+
+def _prompts(attributes: Mapping[str, Value], facts: Facts) -> Content | None:
+    """The prompts of a completion, which have no roles."""
+    listed = attributes.get("llm.prompts")
+    if isinstance(listed, list):
+        facts.consumed.add("llm.prompts")
+        found = [text for item in listed if (text := as_text(item))]
+    else:
+        given = load(parameters) if isinstance(parameters := attributes.get("llm.invocation_parameters"), str) else None
+        text = as_text(given.get("inputText")) if isinstance(given, dict) else None  # type: ignore[arg-type]  # Json is a Value
+        found = [text] if text else []
+    return raw_content(dump(list(found)) if len(found) > 1 else found[0]) if found else None
 
 
 def _message(given: Json) -> Value:
@@ -171,49 +228,6 @@ def _part(given: Json) -> Value:
     return given  # type: ignore[return-value]  # likewise
 
 
-def _request_body(whole: Value, facts: Facts) -> None:
-    """What only the request's body says: messages and parameters that were not spelled out."""
-    body = load(whole) if isinstance(whole, str) else None
-    if not isinstance(body, dict):
-        return
-    if facts.input is None and isinstance(body.get("messages"), list):
-        facts.input = as_content(body["messages"])  # type: ignore[arg-type]  # Json is a Value
-    facts.request_model = facts.request_model or as_text(body.get("model"))  # type: ignore[arg-type]  # likewise
-
-
-def _response_body(whole: Value, facts: Facts) -> None:
-    """What only the response's body holds: its id, and behind LangChain the model that answered."""
-    if not isinstance(whole, str) or '"id"' not in whole:
-        return
-    body = load(whole)
-    if not isinstance(body, dict):
-        return
-    if "generations" in body:
-        body = _langchain_response(body)
-        named = as_text(body.get("model_name")) or as_text(body.get("model"))  # type: ignore[arg-type]  # Json is a Value
-        if named and facts.response_model in (None, facts.request_model):
-            facts.response_model = named
-    if (
-        isinstance(body.get("id"), str)
-        and facts.response_id is None
-        and ("choices" in body or "model" in body or "model_name" in body)
-    ):
-        facts.response_id = str(body["id"])
-
-
-def _langchain_response(body: dict[str, Json]) -> dict[str, Json]:
-    """``response_metadata`` of the first generation in LangChain's result."""
-    node: Json = body.get("generations")
-    for step in (0, 0, "message", "kwargs", "response_metadata"):
-        if isinstance(step, int) and isinstance(node, list) and node:
-            node = node[step]
-        elif isinstance(step, str) and isinstance(node, dict):
-            node = node.get(step)
-        else:
-            return {}
-    return node if isinstance(node, dict) else {}
-
-
 def _documents(attributes: Mapping[str, Value], consumed: set[str]) -> Content | None:
     for prefix in ("retrieval.documents", "reranker.output_documents"):
         listed = unflatten(attributes, prefix, consumed)
@@ -243,9 +257,19 @@ def _tools(attributes: Mapping[str, Value], facts: Facts) -> None:
     found: list[Value] = []
     for item in listed if isinstance(listed, list) else ():
         inner = item.get("tool", item) if isinstance(item, dict) else item
-        schema = inner.get("json_schema", inner) if isinstance(inner, dict) else inner
-        found.append(schema)  # type: ignore[arg-type]  # Json is a Value
+        found.append(_definition(inner) if isinstance(inner, dict) else inner)  # type: ignore[arg-type]  # Json is a Value
     facts.tools = as_tools(found)
+
+
+def _definition(given: dict[str, Json]) -> Json:
+    """A tool's definition, which ``json_schema`` holds whole, or as its parameters alone beside its name."""
+    if "json_schema" not in given:
+        return given
+    schema = given["json_schema"]
+    opened = load(schema) if isinstance(schema, str) else schema
+    if not given.get("name") or not isinstance(opened, dict) or not {"name", "function", "toolSpec"}.isdisjoint(opened):
+        return schema
+    return {"name": given["name"], "description": given.get("description"), "parameters": opened}
 
 
 def _cost(attributes: Mapping[str, Value], facts: Facts) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from otel_langfuse.dialects.reading import load
 from otel_langfuse.model import Json, Value
 
-__all__ = ["request_parameters"]
+__all__ = ["is_repr", "request_parameters"]
 
 # What a request holds besides parameters: content, identity, and what an answer echoes.
 _NOT_PARAMETERS = frozenset(
@@ -16,6 +17,7 @@ _NOT_PARAMETERS = frozenset(
         "model_name",
         "messages",
         "input",
+        "inputText",
         "prompt",
         "contents",
         "system",
@@ -56,6 +58,7 @@ _NOT_PARAMETERS = frozenset(
         "ls_structured_output_format",
         "openai_api_base",
         "openai_api_key",
+        "kwargs",
         "model_kwargs",
         "output_text",
         "max_retries",
@@ -66,6 +69,14 @@ _NOT_PARAMETERS = frozenset(
 )
 
 
+_REPR = re.compile(r"<[\w.]+ object at 0x[0-9a-fA-F]+>")
+
+
+def is_repr(value: object) -> bool:
+    """Whether it is what Python prints for an object that has no words of its own: it says nothing."""
+    return isinstance(value, str) and _REPR.fullmatch(value) is not None
+
+
 def request_parameters(value: Value | Json) -> dict[str, Json] | None:
     """The parameters in a request's body, given as JSON text or a dict; ``None`` when it is no request."""
     given = load(value) if isinstance(value, str) else value
@@ -73,7 +84,9 @@ def request_parameters(value: Value | Json) -> dict[str, Json] | None:
         return None
     found: dict[str, Json] = {}
     for key, item in given.items():
-        if key in _NOT_PARAMETERS or item is None or item in ({}, [], ""):
+        if key == "kwargs":
+            found.update(request_parameters(item) or {})
+        if key in _NOT_PARAMETERS or item is None or item in ({}, [], "") or is_repr(item):
             continue
         found[key] = item  # type: ignore[assignment]  # parsed JSON
     return found

@@ -216,7 +216,7 @@ def _message(message: Message) -> list[Json]:
         elif isinstance(part, ToolCall):
             calls.append(_call(part))
         elif isinstance(part, ToolResponse):
-            answers.append(_answer(part))
+            answers.append(_answer(part, message.name))
         else:
             content.append(_content(part))
     if answers and not content and not calls:
@@ -230,9 +230,11 @@ def _message(message: Message) -> list[Json]:
     return [out, *answers]
 
 
-def _answer(part: ToolResponse) -> Json:
+def _answer(part: ToolResponse, name: str | None = None) -> Json:
     text = part.response if isinstance(part.response, str) else dump(part.response)
     out: dict[str, Json] = {"role": "tool", "content": text}
+    if name:
+        out["name"] = name
     if part.id:
         out["tool_call_id"] = part.id
     return out
