@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 
 import uvicorn
 
-from otel_langfuse.testing.stub_openai import StubOpenAI
+from otel_langfuse.testing import StubOpenAI
 
 
 def main() -> None:

@@ -393,3 +393,183 @@ def test_openinference_says_nothing_twice_and_nothing_empty() -> None:
     assert "langfuse.observation.output" not in found
     both = of_openinference({"llm.input_messages.0.message.content": "x", "gen_ai.response.model": "m-2026"})
     assert both["langfuse.observation.model.name"] == "m-2026"
+
+
+def langchain(name: str, **said: Any) -> dict[str, Any]:
+    return {"lc": 1, "type": "constructor", "id": ["langchain", "schema", "messages", name], "kwargs": said}
+
+
+def test_langsmith_of_langchain() -> None:
+    call = {"name": "weather", "args": {"city": "Rome"}, "id": "c1", "type": "tool_call"}
+    meta = {"response_metadata": {"id": "r1", "model_name": "gpt-4o-2"}}
+    found = written(
+        {
+            "langsmith.span.kind": "llm",
+            "gen_ai.prompt": json.dumps(
+                {
+                    "messages": [
+                        [langchain("SystemMessage", content="Be kind"), langchain("HumanMessage", content="hi", type="human")]
+                    ]
+                }
+            ),
+            "gen_ai.completion": json.dumps(
+                {"generations": [[{"text": "", "message": langchain("AIMessageChunk", content="", tool_calls=[call], **meta)}]]}
+            ),
+            "langsmith.metadata.usage_metadata": json.dumps(
+                {
+                    "input_tokens": 30,
+                    "output_tokens": 9,
+                    "input_token_details": {"cache_read": 20},
+                    "output_token_details": {"reasoning": 4},
+                }
+            ),
+            "langsmith.metadata.ls_temperature": 0.5,
+            "langsmith.metadata.temperature": 0.5,
+            "langsmith.metadata.team": "blue",
+            "langsmith.span.tags": "seq:step:1, mine",
+        },
+        "langsmith",
+    )
+    assert json.loads(found["langfuse.observation.input"]) == [
+        {"role": "system", "content": "Be kind"},
+        {"role": "user", "content": "hi"},
+    ]
+    (said,) = json.loads(found["langfuse.observation.output"])["tool_calls"]
+    assert (said["id"], said["function"]) == ("c1", {"name": "weather", "arguments": '{"city":"Rome"}'})
+    counts = {"input": 10, "input_cached_tokens": 20, "output": 5, "output_reasoning_tokens": 4, "total": 39}
+    assert json.loads(found["langfuse.observation.usage_details"]) == counts
+    assert found["langfuse.observation.model.name"] == "gpt-4o-2"
+    assert json.loads(found["langfuse.observation.model.parameters"]) == {"temperature": 0.5}
+    assert found["langfuse.trace.tags"] == ["mine"]
+    assert {key for key in found if key.startswith("langfuse.trace.metadata.")} == {"langfuse.trace.metadata.team"}
+
+
+def test_langsmith_of_a_client() -> None:
+    tool = {"type": "function", "function": {"name": "weather"}}
+    found = written(
+        {
+            "langsmith.span.kind": "llm",
+            "gen_ai.prompt": json.dumps({"input": "hi", "instructions": "Be kind", "model": "m", "tools": [tool], "top_p": 1}),
+            "gen_ai.completion": json.dumps(
+                {
+                    "object": "response",
+                    "id": "r",
+                    "model": "m-2",
+                    "output": [{"type": "message", "role": "assistant", "status": "completed", "content": [{"text": "yo"}]}],
+                    "usage": {"input_tokens": 3, "output_tokens": 1, "total_tokens": 4},
+                }
+            ),
+        },
+        "langsmith",
+    )
+    assert json.loads(found["langfuse.observation.input"]) == {
+        "messages": [{"role": "system", "content": "Be kind"}, {"role": "user", "content": "hi"}],
+        "tools": [tool],
+    }
+    assert json.loads(found["langfuse.observation.output"]) == {"role": "assistant", "content": "yo"}
+    assert json.loads(found["langfuse.observation.model.parameters"]) == {"top_p": 1}
+    assert json.loads(found["langfuse.observation.usage_details"]) == {"input": 3, "output": 1, "total": 4}
+
+
+@pytest.mark.parametrize(
+    ("state", "shown"),
+    [
+        ({"messages": [["user", "hi"]], "remaining_steps": 5}, {"role": "user", "content": "hi"}),
+        ({"output": {"content": "hi", "type": "ai"}}, {"role": "assistant", "content": "hi"}),
+        ({"output": [1, 2], "score": 3}, {"output": [1, 2], "score": 3}),
+        (
+            {"messages": [{"content": "hi", "type": "human"}], "question": "Where?"},
+            {"messages": [{"role": "user", "content": "hi"}], "question": "Where?"},
+        ),
+    ],
+)
+def test_langsmith_steps_lose_nothing_beside_messages(state: dict[str, Any], shown: Any) -> None:
+    given = {"langsmith.span.kind": "chain", "gen_ai.completion": json.dumps(state), "langsmith.trace.name": "step"}
+    assert json.loads(written(given, "langsmith")["langfuse.observation.output"]) == shown
+
+
+def test_langsmith_runs_below_do_not_name_the_trace() -> None:
+    rows = [
+        span(1, name="graph", scope="langsmith", attributes={"langsmith.span.kind": "chain", "langsmith.trace.name": "graph"}),
+        span(2, 1, name="step", scope="langsmith", attributes={"langsmith.span.kind": "chain", "langsmith.trace.name": "step"}),
+    ]
+    found = convert_all(rows)
+    assert {found[number]["langfuse.trace.name"] for number in (1, 2)} == {"graph"}
+
+
+def test_llamaindex_of_openllmetry_calls_models_in_tasks() -> None:
+    entity = {"traceloop.span.kind": "task", "traceloop.entity.name": "OpenAI.task", "gen_ai.request.model": "m"}
+    call = {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+    answer = {"message": {"role": "assistant", "additional_kwargs": {"tool_calls": [call]}, "blocks": []}}
+    chat = written(
+        {
+            **entity,
+            "gen_ai.operation.name": "chat",
+            "gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]',
+            "gen_ai.output.messages": '[{"role": "assistant", "parts": []}]',
+            "traceloop.entity.input": '{"messages": [{"blocks": [{"text": "hi"}]}]}',
+            "traceloop.entity.output": json.dumps(answer),
+        }
+    )
+    assert chat["langfuse.observation.type"] == "generation"
+    assert json.loads(chat["langfuse.observation.input"]) == [{"role": "user", "content": "hi"}]
+    assert json.loads(chat["langfuse.observation.output"])["tool_calls"] == [call]
+    vectors = {**entity, "gen_ai.operation.name": "embeddings", "traceloop.entity.output": "[[0.5, 0.25], [1.5, 2.5]]"}
+    assert written(vectors)["langfuse.observation.type"] == "embedding"
+    assert written(vectors)["langfuse.observation.output"] == '{"count":2}'
+    tool = written({"traceloop.span.kind": "task", "tool.name": "weather", "tool.arguments": '{"city": "Rome"}'})
+    assert (tool["langfuse.observation.type"], tool["langfuse.observation.input"]) == ("tool", '{"city": "Rome"}')
+
+
+@pytest.mark.parametrize("scope", ["opentelemetry.instrumentation.bedrock", "openlit.instrumentation.bedrock"])
+def test_bedrock_counts_input_without_cache(scope: str) -> None:
+    counts = {"gen_ai.usage.input_tokens": 20, "gen_ai.usage.output_tokens": 7, "gen_ai.usage.cache_read.input_tokens": 5}
+    given = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "aws.bedrock", **counts}
+    if "openlit" not in scope:
+        given["gen_ai.usage.total_tokens"] = 27
+    found = json.loads(written(given, scope)["langfuse.observation.usage_details"])
+    assert found == {"input": 20, "output": 7, "input_cached_tokens": 5, "total": 32}
+
+
+def test_crewai_of_openllmetry() -> None:
+    scope = "opentelemetry.instrumentation.crewai.instrumentation"
+    task = written({"traceloop.span.kind": "task", "crewai.task.description": "Go", "traceloop.entity.output": "Gone"}, scope)
+    assert (task["langfuse.observation.input"], task["langfuse.observation.output"]) == ("Go", "Gone")
+    crew = written({"gen_ai.operation.name": "invoke_agent", "crewai.crew.result": "Gone", "crewai.crew.tasks": "[]"}, scope)
+    assert (crew["langfuse.observation.type"], crew["langfuse.observation.output"]) == ("agent", "Gone")
+
+
+def test_events_of_botocore_say_calls_and_answers_once() -> None:
+    use = {"toolUse": {"toolUseId": "t1", "name": "weather", "input": {"city": "Rome"}}}
+    call = {"id": "t1", "type": "function", "function": {"name": "weather", "arguments": {"city": "Rome"}}}
+    result = {"toolResult": {"toolUseId": "t1", "content": [{"text": "sunny"}]}}
+    said = [
+        ("gen_ai.user.message", {"content": json.dumps([{"text": "hi"}])}),
+        ("gen_ai.assistant.message", {"content": json.dumps([{"text": "Well"}, use]), "tool_calls": json.dumps([call])}),
+        ("gen_ai.tool.message", {"id": "t1", "content": json.dumps([{"text": "sunny"}])}),
+        ("gen_ai.user.message", {"content": json.dumps([result])}),
+        ("gen_ai.user.message", {"content": json.dumps([{"text": "and?"}])}),
+    ]
+    events = tuple(EventView(name, number, attributes) for number, (name, attributes) in enumerate(said, 1))
+    given = {"gen_ai.system": "aws.bedrock", "gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+    messages = json.loads(written(given, events=events)["langfuse.observation.input"])
+    assert [one["role"] for one in messages] == ["user", "assistant", "tool", "user"]
+    assert len(messages[1]["tool_calls"]) == 1
+
+
+def test_openlit_says_what_was_requested_and_no_more() -> None:
+    defaults = {"seed": "", "stop_sequences": "[]", "top_k": 1.0, "user": "u1", "max_tokens": 50}
+    given = {"gen_ai.operation.name": "chat", **{f"gen_ai.request.{key}": value for key, value in defaults.items()}}
+    found = written(given, "openlit.instrumentation.anthropic")
+    assert json.loads(found["langfuse.observation.model.parameters"]) == {"max_tokens": 50}
+    assert found["langfuse.user.id"] == "u1"
+    agent = {"gen_ai.operation.name": "invoke_agent", "gen_ai.workflow.input": "hi", "gen_ai.workflow.output": "yo"}
+    shown = written(agent, "openlit.instrumentation.langchain")
+    assert (shown["langfuse.observation.input"], shown["langfuse.observation.output"]) == ("hi", "yo")
+
+
+def test_counts_by_their_older_names_in_the_current_conventions() -> None:
+    counts = {"gen_ai.usage.prompt_tokens": 20, "gen_ai.usage.completion_tokens": 7}
+    given = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "mistral_ai", **counts}
+    found = written(given)
+    assert json.loads(found["langfuse.observation.usage_details"]) == {"input": 20, "output": 7, "total": 27}

@@ -242,7 +242,10 @@ def message(item: dict[str, Json], role: str = "user") -> Message:
     elif content is not None:
         parts += as_parts(content)
     if "tool_calls" in item:
-        parts += _tool_calls(item["tool_calls"])
+        called = _tool_calls(item["tool_calls"])
+        known = {part.id for part in called if isinstance(part, ToolCall) and part.id}
+        # Botocore's events have the calls in the content as well.
+        parts = [part for part in parts if not (isinstance(part, ToolCall) and part.id in known)] + called
     if isinstance(item.get("refusal"), str) and item["refusal"]:
         parts.append(Generic({"type": "refusal", "refusal": item["refusal"]}))
     if not _MESSAGE_KEYS.issuperset(item):

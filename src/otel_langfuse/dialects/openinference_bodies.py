@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from otel_langfuse.dialects.chat import as_content, as_tools
+from otel_langfuse.dialects.langchain import response_metadata
 from otel_langfuse.dialects.reading import as_text, load
 from otel_langfuse.dialects.usage_objects import provider_usage
 from otel_langfuse.model import Facts, Json, Value
@@ -40,7 +41,7 @@ def read_response(whole: Value, facts: Facts) -> None:
     if not isinstance(body, dict):
         return
     if "generations" in body:
-        body = _langchain_response(body)
+        body = response_metadata(body)
         named = as_text(body.get("model_name")) or as_text(body.get("model"))  # type: ignore[arg-type]  # Json is a Value
         if named and facts.response_model in (None, facts.request_model):
             facts.response_model = named
@@ -66,16 +67,3 @@ def _usage(given: Json, facts: Facts) -> None:
         facts.usage = counted
     elif known.cache_read is None and known.reasoning is None:
         facts.usage = replace(known, cache_read=counted.cache_read, reasoning=counted.reasoning)
-
-
-def _langchain_response(body: dict[str, Json]) -> dict[str, Json]:
-    """``response_metadata`` of the first generation in LangChain's result."""
-    node: Json = body.get("generations")
-    for step in (0, 0, "message", "kwargs", "response_metadata"):
-        if isinstance(step, int) and isinstance(node, list) and node:
-            node = node[step]
-        elif isinstance(step, str) and isinstance(node, dict):
-            node = node.get(step)
-        else:
-            return {}
-    return node if isinstance(node, dict) else {}

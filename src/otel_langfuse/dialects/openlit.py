@@ -1,8 +1,8 @@
 """OpenLIT: the current conventions, with its own keys for cost, first token and tools.
 
 Source: openlit SDK. It writes the client's defaults as if they had been requested; they are left out. On model calls
-``gen_ai.tool.name`` lists the tools that were called, so it does not make the span a tool. Anthropic's input tokens come
-as Anthropic counts them, without cache.
+``gen_ai.tool.name`` lists the tools that were called, so it does not make the span a tool. Anthropic's and Bedrock's input
+tokens come as they count them, without cache.
 """
 
 from __future__ import annotations
@@ -34,18 +34,21 @@ TABLE = Table(
         Row("gen_ai.request.stream", "metadata.stream"),
         Row("gen_ai.request.is_stream", "metadata.stream"),
         Row("gen_ai.request.*", "parameters", as_json),
+        Row("gen_ai.workflow.input", "input", raw_content),
+        Row("gen_ai.workflow.output", "output", raw_content),
     )
 )
-_DEFAULTS: dict[str, Json] = {
-    "seed": 0,
-    "frequency_penalty": 0,
-    "presence_penalty": 0,
-    "temperature": 1,
-    "top_p": 1,
-    "top_k": 0,
-    "max_tokens": -1,
-    "user": "",
+_DEFAULTS: dict[str, tuple[Json, ...]] = {
+    "seed": (0, ""),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "temperature": (1,),
+    "top_p": (1,),
+    "top_k": (0, 1),
+    "max_tokens": (-1,),
+    "stop_sequences": ([], "[]", ""),
 }
+_COUNTING_AS_ANTHROPIC = ("anthropic", "aws.bedrock")
 _OPERATIONS = {
     "vectordb": ObservationType.RETRIEVER,
     "model_request": ObservationType.GENERATION,
@@ -65,8 +68,9 @@ def read(view: SpanView) -> Facts | None:
     model = facts.parameters.pop("model", None)
     facts.request_model = model if isinstance(model, str) else _model_in_name(view, facts)
     # ``None`` keeps the conventions' reader from saying it again.
-    facts.parameters = {key: None if _DEFAULTS.get(key) == item else item for key, item in facts.parameters.items()}
-    if view.attributes.get("gen_ai.provider.name", view.attributes.get("gen_ai.system")) == "anthropic":
+    facts.parameters = {key: None if item in _DEFAULTS.get(key, ()) else item for key, item in facts.parameters.items()}
+    facts.parameters["user"] = None
+    if view.attributes.get("gen_ai.provider.name", view.attributes.get("gen_ai.system")) in _COUNTING_AS_ANTHROPIC:
         facts.usage = _exclusive(facts.usage)
     if facts.type is ObservationType.TOOL:
         facts.input = raw_content(view.attributes.get("gen_ai.tool.input", view.attributes.get("gen_ai.tool.args")))
@@ -92,7 +96,11 @@ def _by_name(view: SpanView) -> ObservationType | None:
 def _model_in_name(view: SpanView, facts: Facts) -> str | None:
     words = view.name.split(" ")
     is_call = facts.type is not None and facts.type.is_model_call
-    return words[1] if is_call and len(words) == 2 and not view.attributes.get("gen_ai.request.model") else None
+    return (
+        words[1]
+        if is_call and len(words) == 2 and words[1] != "None" and not view.attributes.get("gen_ai.request.model")
+        else None
+    )
 
 
 def _exclusive(usage: Usage | None) -> Usage | None:

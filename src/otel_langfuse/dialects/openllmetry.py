@@ -9,12 +9,15 @@ numbered ``gen_ai.prompt.N.*``, ``gen_ai.completion.N.*``, ``llm.request.functio
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
+from otel_langfuse.dialects.langchain import STEP_TAGS
+from otel_langfuse.dialects.llamaindex import read_call
 from otel_langfuse.dialects.operations import OPERATIONS
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_number, jsonable, load, unflatten
 from otel_langfuse.dialects.shapes import Hints, shape_of
-from otel_langfuse.model import Facts, Json, ObservationType, PromptLink, SpanView, Value
+from otel_langfuse.model import Facts, Json, ObservationType, PromptLink, SpanView, Usage, Value
 
 __all__ = ["HINTS", "NAME", "TABLE", "read"]
 
@@ -39,6 +42,9 @@ TABLE = Table(
         Row(_ASSOCIATED + "*", "trace_metadata"),
         Row("gen_ai.task.input", "input", raw_content),
         Row("gen_ai.task.output", "output", raw_content),
+        Row("crewai.task.description", "input", raw_content),
+        Row("crewai.crew.tasks", "input", raw_content),
+        Row("crewai.crew.result", "output", raw_content),
         Row("gen_ai.user", "user"),
         Row("llm.user", "user"),
         Row("gen_ai.system", "provider"),
@@ -87,14 +93,17 @@ _SURE_KEYS = (
     "gen_ai.usage.reasoning_tokens",
     "llm.usage.total_tokens",
 )
+_BEDROCK = "opentelemetry.instrumentation.bedrock"
+# Instrumentations whose spans need not have any key of Traceloop's own.
+_SURE_SCOPES = (_BEDROCK, "opentelemetry.instrumentation.crewai")
 _LABELS = ("traceloop.",)
 _NUMBERED = ("gen_ai.prompt.", "gen_ai.completion.")
 _CHUNK = "completion.chunk"
-_STEP_TAGS = ("seq:step:", "graph:step:", "map:key:", "langsmith:")
 _POISON = "gen_ai.prompt.prompt_filter_results"  # Azure's content filter beside numbered messages
 HINTS = Hints(
+    scopes=_SURE_SCOPES,
     keys=(*_LABELS, *_NUMBERED, *_SURE_KEYS),
-    looks=("traceloop.", "gen_ai.operation.name", "gen_ai.prompt.", "gen_ai.completion.", "llm.request."),
+    looks=("traceloop.", "tool.", "gen_ai.operation.name", "gen_ai.prompt.", "gen_ai.completion.", "llm.request."),
     hears=lambda name: name.endswith(_CHUNK),
 )
 
@@ -104,7 +113,7 @@ def read(view: SpanView) -> Facts | None:
     attributes = view.attributes
     shape = shape_of(view)
     numbered = shape.has(_NUMBERED) and any(key.startswith(_NUMBERED) and key.count(".") > 2 for key in attributes)
-    sure = numbered or any(key in attributes for key in _SURE_KEYS)
+    sure = numbered or view.scope_name.startswith(_SURE_SCOPES) or any(key in attributes for key in _SURE_KEYS)
     if not sure and not shape.has(_LABELS):
         return None
     facts = Facts(dialect=NAME, recognised=sure)
@@ -116,6 +125,13 @@ def read(view: SpanView) -> Facts | None:
         _numbered(attributes, facts)
     _functions(attributes, facts)
     facts.type = _type(attributes)
+    if facts.type is None and "traceloop.entity.name" in attributes:
+        read_call(attributes, facts)
+    elif facts.type is ObservationType.TOOL and "tool.arguments" in attributes:
+        facts.input = raw_content(attributes["tool.arguments"])
+        facts.consumed.add("tool.arguments")
+    if view.scope_name == _BEDROCK:
+        facts.usage = _of_bedrock(facts.usage)
     facts.name = _name(attributes, facts.type)
     _first_token(view, facts)
     _prompt(attributes, facts)
@@ -126,9 +142,14 @@ def read(view: SpanView) -> Facts | None:
 
 def _type(attributes: Mapping[str, Value]) -> ObservationType | None:
     kind = _KINDS.get(str(attributes.get("traceloop.span.kind") or ""))
+    operation = str(attributes.get("gen_ai.operation.name") or "")
+    if kind is ObservationType.CHAIN:  # LlamaIndex calls everything a task
+        called = OPERATIONS.get(operation)
+        if called is not None and called.is_model_call:
+            return None
+        return ObservationType.TOOL if "tool.arguments" in attributes else kind
     if kind is not None:
         return kind
-    operation = str(attributes.get("gen_ai.operation.name") or "")
     if operation in _OPERATIONS:
         return _OPERATIONS[operation]
     if operation in OPERATIONS:
@@ -139,7 +160,16 @@ def _type(attributes: Mapping[str, Value]) -> ObservationType | None:
 def _name(attributes: Mapping[str, Value], kind: ObservationType | None) -> str | None:
     """Tools and agents are named by their entity; the span adds a suffix (``get_weather.tool``)."""
     entity = attributes.get("traceloop.entity.name")
+    if kind is ObservationType.TOOL and isinstance(named := attributes.get("tool.name"), str):
+        return named
     return entity if isinstance(entity, str) and kind in (ObservationType.TOOL, ObservationType.AGENT) else None
+
+
+def _of_bedrock(usage: Usage | None) -> Usage | None:
+    """Bedrock counts input without cache, and the total that is beside it is only the sum of the two."""
+    if usage is None or not (usage.cache_read or usage.cache_write):
+        return usage
+    return replace(usage, exclusive=True, total=None)
 
 
 def _numbered(attributes: Mapping[str, Value], facts: Facts) -> None:
@@ -199,4 +229,4 @@ def _run_tags(attributes: Mapping[str, Value], facts: Facts) -> None:
     given = load(raw) if isinstance(raw, str) and '"tags"' in raw else None
     listed = given.get("tags") if isinstance(given, dict) else None
     if isinstance(listed, list):
-        facts.tags = tuple(tag for tag in listed if isinstance(tag, str) and not tag.startswith(_STEP_TAGS))
+        facts.tags = tuple(tag for tag in listed if isinstance(tag, str) and not tag.startswith(STEP_TAGS))

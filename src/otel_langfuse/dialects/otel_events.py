@@ -13,7 +13,7 @@ from otel_langfuse.dialects.chat import as_content, message
 from otel_langfuse.dialects.operations import OPERATIONS
 from otel_langfuse.dialects.reading import Row, Table, as_integer, jsonable, load
 from otel_langfuse.dialects.shapes import Hints, shape_of
-from otel_langfuse.model import Chat, Facts, Json, Message, SpanView, Value
+from otel_langfuse.model import Chat, Facts, Json, Message, SpanView, ToolResponse, Value
 
 __all__ = ["HINTS", "NAME", "TABLE", "read"]
 
@@ -88,9 +88,22 @@ def _read_messages(events: list[tuple[str, Mapping[str, Value], Value]], facts: 
             facts.output = facts.output or as_content(attributes.get("gen_ai.completion"), "assistant")
     # With content capture off the events still come, without content: that is no message to show.
     if any(one.parts for one in given):
-        facts.input = Chat(tuple(given))
+        facts.input = Chat(tuple(_once(given)))
     if any(one.parts for one in made):
         facts.output = Chat(tuple(made))
+
+
+def _once(given: list[Message]) -> list[Message]:
+    """Without messages that only repeat what tools have answered: Botocore writes it as a tool's and as the user's."""
+    answered: set[str] = set()
+    kept: list[Message] = []
+    for one in given:
+        ids = {part.id for part in one.parts if isinstance(part, ToolResponse) and part.id}
+        if ids and ids <= answered and all(isinstance(part, ToolResponse) for part in one.parts):
+            continue
+        answered |= ids
+        kept.append(one)
+    return kept
 
 
 def _body(attributes: Mapping[str, Value], body: Value) -> dict[str, Json]:

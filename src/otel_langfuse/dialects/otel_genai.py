@@ -49,6 +49,8 @@ TABLE = Table(
         Row("gen_ai.workflow.name", "workflow"),
         Row("gen_ai.usage.input_tokens", "usage.input", as_integer),
         Row("gen_ai.usage.output_tokens", "usage.output", as_integer),
+        Row("gen_ai.usage.prompt_tokens", "usage.input", as_integer),
+        Row("gen_ai.usage.completion_tokens", "usage.output", as_integer),
         Row("gen_ai.usage.total_tokens", "usage.total", as_integer),
         Row("gen_ai.usage.cache_read.input_tokens", "usage.cache_read", as_integer),
         Row("gen_ai.usage.cache_write.input_tokens", "usage.cache_write", as_integer),
