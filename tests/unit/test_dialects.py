@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from otel_langfuse.dialects.catalogue import TARGETS, markdown
-from otel_langfuse.dialects.merge import DIALECTS
+from otel_langfuse.dialects.merge import DIALECTS, may_be_genai, read
 from otel_langfuse.model import EventView, Facts
+from otel_langfuse.otlp.content_keys import Holds, holds
 from support import CHAT, convert_all, span
 
 
@@ -573,3 +574,91 @@ def test_counts_by_their_older_names_in_the_current_conventions() -> None:
     given = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "m", "gen_ai.provider.name": "mistral_ai", **counts}
     found = written(given)
     assert json.loads(found["langfuse.observation.usage_details"]) == {"input": 20, "output": 7, "total": 27}
+
+
+@pytest.mark.parametrize(
+    ("scope", "first", "second"),
+    [
+        (
+            "opentelemetry.instrumentation.bedrock",
+            {"gen_ai.usage.input_tokens": 10, "gen_ai.usage.cache_read.input_tokens": 0, "gen_ai.usage.total_tokens": 15},
+            {"gen_ai.usage.input_tokens": 1000, "gen_ai.usage.cache_read.input_tokens": 500, "gen_ai.usage.total_tokens": 1005},
+        ),
+        (
+            "app",
+            {"tool.arguments": '{"a":1}', "gen_ai.task.input": '{"a":1}', "traceloop.span.kind": "tool"},
+            {"tool.arguments": '{"a":1}', "gen_ai.task.input": "x", "traceloop.span.kind": "tool"},
+        ),
+    ],
+)
+def test_what_is_recalled_changes_nothing(scope: str, first: dict[str, Any], second: dict[str, Any]) -> None:
+    common = {"gen_ai.operation.name": "chat", "gen_ai.provider.name": "p", "gen_ai.usage.output_tokens": 5}
+    for given in (first, first, second, second, first):
+        view = span(1, scope=scope, attributes={**common, **given})
+        assert read(view) == read(view, anew=True)
+
+
+def test_answers_of_tools_under_one_id_are_all_kept() -> None:
+    said = [("gen_ai.tool.message", {"id": "weather_0", "content": text}) for text in ("Paris 20", "London 10")]
+    events = tuple(EventView(name, number, attributes) for number, (name, attributes) in enumerate(said, 1))
+    given = {"gen_ai.system": "openai", "gen_ai.operation.name": "chat", "gen_ai.request.model": "m"}
+    messages = json.loads(written(given, events=events)["langfuse.observation.input"])
+    assert [one["content"] for one in messages] == ["Paris 20", "London 10"]
+
+
+def test_langsmith_keeps_what_it_cannot_read() -> None:
+    given = {
+        "langsmith.span.kind": "llm",
+        "gen_ai.operation.name": "chat",
+        "gen_ai.usage.input_tokens": 10,
+        "gen_ai.completion": '{"choices": [{"text": "Hello"}]}',
+        "langsmith.metadata.usage_metadata": '{"total_cost": 0.02}',
+        "langsmith.metadata.notes": "mine",
+    }
+    found = written(given, "langsmith")
+    assert json.loads(found["langfuse.observation.usage_details"])["input"] == 10
+    assert json.loads(found["langfuse.observation.cost_details"])["total"] == 0.02
+    assert "Hello" in found["langfuse.observation.output"]
+    assert found["langfuse.trace.metadata.notes"] == "mine"
+    message = {"content": "", "type": "ai", "additional_kwargs": {"reasoning_content": "because"}, "status": "error"}
+    shown = written({"langsmith.span.kind": "chain", "gen_ai.completion": json.dumps({"output": message})}, "langsmith")
+    assert "because" in shown["langfuse.observation.output"]
+    titled = {"type": "user", "content": "x", "title": "T"}
+    shown = written({"langsmith.span.kind": "chain", "gen_ai.completion": json.dumps({"output": titled})}, "langsmith")
+    assert "T" in shown["langfuse.observation.output"]
+
+
+def test_openinference_loses_nothing_that_only_looks_the_same() -> None:
+    tool = {"openinference.span.kind": "TOOL", "tool.parameters": "city: Paris", "input.value": "London"}
+    assert "city: Paris" in of_openinference(tool).values()
+    both = {"llm.input_messages.0.message.role": "user", "llm.input_messages.0.message.content": "hello"}
+    found = of_openinference({**both, "llm.input_messages.0.function.0": '{"content": "sunny", "call_id": "c"}'})
+    assert [one["content"] for one in json.loads(found["langfuse.observation.input"])] == ["hello", "sunny"]
+
+
+def test_llamaindex_answers_that_are_lists_or_blocks_are_kept() -> None:
+    entity = {"traceloop.span.kind": "task", "traceloop.entity.name": "OpenAI.task", "gen_ai.operation.name": "chat"}
+    assert written({**entity, "traceloop.entity.output": "[5, 7]"})["langfuse.observation.output"] == "[5, 7]"
+    empty = {**entity, "gen_ai.input.messages": "[]", "traceloop.entity.input": "hi"}
+    assert written(empty)["langfuse.observation.input"] == "hi"
+    blocks = [{"block_type": "thinking", "content": "because"}, {"block_type": "text", "text": "yo"}]
+    answer = {"gen_ai.output.messages": "[]", "traceloop.entity.output": json.dumps({"message": {"blocks": blocks}})}
+    shown = written({**entity, **answer})["langfuse.observation.output"]
+    assert "because" in shown
+    assert "yo" in shown
+
+
+@pytest.mark.parametrize("key", ["gen_ai.prompt", "gen_ai.completion", "input.value", "llm.tools.0.tool.json_schema"])
+@pytest.mark.parametrize("field", ["messages", "tools", "input", "choices", "id"])
+def test_json_that_is_nested_beyond_all_reason_harms_nobody(key: str, field: str) -> None:
+    deep = '{"' + field + '":' + "[" * 700 + "]" * 700 + "}"
+    for kind in ({"langsmith.span.kind": "llm"}, {"openinference.span.kind": "LLM"}):
+        assert read(span(1, attributes={**kind, key: deep})).type is not None
+
+
+@pytest.mark.parametrize(
+    "scope", ["opentelemetry.instrumentation.crewai.instrumentation", "opentelemetry.instrumentation.bedrock"]
+)
+def test_scopes_that_tell_are_looked_for(scope: str) -> None:
+    assert may_be_genai(span(1, scope=scope))
+    assert holds("crewai.crew.result", True) is Holds.CONTENT

@@ -22,6 +22,13 @@ _ROLES = {
     "tool": "tool",
     "function": "tool",
 }
+# What a message has; something else with a type and content is none.
+_FIELDS = frozenset(
+    """
+    additional_kwargs artifact chunk_position content example id invalid_tool_calls name response_metadata role status
+    tool_call_chunks tool_call_id tool_calls type usage_metadata
+    """.split()
+)
 _SUFFIXES = ("MessageChunk", "Message")
 
 
@@ -34,12 +41,18 @@ def plain_message(item: Json) -> dict[str, Json] | None:
     if body is None or "content" not in body:
         return None
     named = body.get("role") if kind == "chat" else _ROLES.get(kind)
-    if not named:
+    if not named or not _FIELDS.issuperset(body):
         return None
     said: dict[str, Json] = {"role": named, "content": body["content"]}
-    for key in ("tool_calls", "tool_call_id", "name"):
+    for key in ("tool_calls", "tool_call_id", "name", "invalid_tool_calls", "artifact"):
         if body.get(key):
             said[key] = body[key]
+    if body.get("status") == "error":
+        said["status"] = "error"
+    more = body.get("additional_kwargs")
+    for key, item in more.items() if isinstance(more, dict) else ():
+        if item not in (None, "", [], {}) and key not in ("tool_calls", "function_call") and key not in said:
+            said[key] = item
     return said
 
 

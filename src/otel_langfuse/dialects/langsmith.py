@@ -22,7 +22,12 @@ HINTS = Hints(scopes=("langsmith",), keys=("langsmith.span.kind",))
 _METADATA = "langsmith.metadata."
 # What frameworks say of each step; an application's own metadata are the trace's.
 _OF_STEPS = ("LANGSMITH_", "LANGCHAIN_", "ls_", "lc_", "langgraph_", "checkpoint_", "_", "usage_metadata")
-_OF_CALLS = ("model", "stream", "temperature", "max_", "top_", "stop", "seed", "n", "frequency_penalty", "presence_penalty")
+_OF_CALLS = frozenset(
+    """
+    frequency_penalty max_completion_tokens max_retries max_tokens model model_name n parallel_tool_calls presence_penalty
+    reasoning_effort seed stop stream stream_options stream_usage temperature timeout tool_choice top_k top_p
+    """.split()
+)
 _BOOKKEEPING = frozenset(("remaining_steps", "is_last_step"))  # of LangGraph's state
 
 
@@ -41,7 +46,7 @@ def _usage(value: Value) -> Usage | None:
         found = given.get(key)
         return as_integer(found.get(inner) if isinstance(found, dict) else None if inner else found)  # type: ignore[arg-type]
 
-    return Usage(
+    found = Usage(
         input=count("input_tokens"),
         output=count("output_tokens"),
         total=count("total_tokens"),
@@ -51,6 +56,16 @@ def _usage(value: Value) -> Usage | None:
         reasoning=count("output_token_details", "reasoning"),
         audio_output=count("output_token_details", "audio"),
     )
+    return found if found.input is not None or found.output is not None or found.total is not None else None
+
+
+def _cost(value: Value) -> dict[str, float] | None:
+    """What LangSmith made of the counts, in US dollars."""
+    given = load(value) if isinstance(value, str) else None
+    if not isinstance(given, dict):
+        return None
+    found = {key: number for key in ("input", "output", "total") if (number := as_number(given.get(f"{key}_cost"))) is not None}  # type: ignore[arg-type]
+    return found if "total" in found else None
 
 
 TABLE = Table(
@@ -98,16 +113,17 @@ def read(view: SpanView) -> Facts | None:
         facts.consumed.add("langsmith.span.tags")
     is_call = facts.type is ObservationType.GENERATION
     asked, answered = (_opened(attributes.get(key)) for key in ("gen_ai.prompt", "gen_ai.completion"))
-    if is_call:
-        facts.usage = _usage(attributes.get(_METADATA + "usage_metadata"))
+    counted = attributes.get(_METADATA + "usage_metadata")
+    if facts.type is not None and facts.type.is_model_call:
+        facts.usage, facts.cost = _usage(counted), _cost(counted)
     if asked is not None:
         facts.input = _request(asked, facts) if is_call else _state(asked)
     if answered is not None:
         facts.output = _response(answered, facts) if is_call else _state(answered)
     for key in list(facts.trace_metadata):
-        if key.startswith(_OF_STEPS) or (is_call and key.startswith(_OF_CALLS)):
+        if key.startswith(_OF_STEPS) or (is_call and key in _OF_CALLS):
             said = facts.trace_metadata.pop(key)
-            if key != "usage_metadata":
+            if key != "usage_metadata" or facts.usage is None:
                 facts.metadata[key] = said
     return facts
 
@@ -135,26 +151,29 @@ def _request(body: dict[str, Json], facts: Facts) -> Content | None:
 
 def _response(body: dict[str, Json], facts: Facts) -> Content | None:
     """A model call's answer, and what stands beside it."""
-    said = response_metadata(body) or body
-    facts.response_id = as_text(said.get("id"))  # type: ignore[arg-type]  # Json is a Value
-    facts.response_model = as_text(said.get("model_name")) or as_text(said.get("model"))  # type: ignore[arg-type]  # likewise
+    about = response_metadata(body) or body
+    facts.response_id = as_text(about.get("id"))  # type: ignore[arg-type]  # Json is a Value
+    facts.response_model = as_text(about.get("model_name")) or as_text(about.get("model"))  # type: ignore[arg-type]  # likewise
     facts.usage = facts.usage or provider_usage(body.get("usage"))
     if "generations" in body:
         return as_content(generations(body), "assistant")  # type: ignore[arg-type]  # likewise
     choices, output = body.get("choices"), body.get("output")
     if isinstance(choices, list):
         found = [choice.get("message") for choice in choices if isinstance(choice, dict)]
-        return as_content([item for item in found if isinstance(item, dict)], "assistant")  # type: ignore[misc]  # likewise
+        said = [item for item in found if isinstance(item, dict)]
+        return as_content(said, "assistant") or raw_content(dump(body))  # type: ignore[arg-type]  # likewise
     if body.get("object") == "response" and isinstance(output, list):
         items = [item for item in output if isinstance(item, dict)]
         for item in items:
             item.pop("status", None)  # says of each part that it is there
-        return as_content(items, "assistant")  # type: ignore[arg-type]  # likewise
+        return as_content(items, "assistant") or raw_content(dump(body))  # type: ignore[arg-type]  # likewise
     return _state(body)
 
 
 def _state(body: dict[str, Json]) -> Content | None:
     """What a step takes or gives: messages as such if they are all of it, else its JSON with plain messages in it."""
+    if "role" in body and "content" in body:
+        return as_content(body)  # type: ignore[arg-type]  # Json is a Value
     shown = {key: plain(item) for key, item in body.items() if key not in _BOOKKEEPING}
     if len(shown) == 1 and (key := next(iter(shown))) in ("messages", "input", "output"):
         return as_content(shown[key])  # type: ignore[arg-type]  # Json is a Value

@@ -109,6 +109,8 @@ _SCOPES = (
     "mlflow",
     "openinference.",
     "openlit",
+    "opentelemetry.instrumentation.bedrock",
+    "opentelemetry.instrumentation.crewai",
     "opentelemetry.instrumentation.genai.",
     "opentelemetry.instrumentation.mcp",
     "opentelemetry.util.genai",

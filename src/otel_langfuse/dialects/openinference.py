@@ -119,8 +119,13 @@ def _tool(attributes: Mapping[str, Value], facts: Facts) -> None:
     """A tool's name; its arguments are its input, mostly."""
     facts.name = as_text(attributes.get("tool.name"))
     arguments, given = attributes.get("tool.parameters"), attributes.get("input.value")
-    if isinstance(arguments, str) and isinstance(given, str) and (arguments == given or load(arguments) == load(given)):
+    if isinstance(arguments, str) and isinstance(given, str) and _same(arguments, given):
         facts.consumed.add("tool.parameters")
+
+
+def _same(one: str, other: str) -> bool:
+    opened = load(one)
+    return one == other or (opened is not None and opened == load(other))
 
 
 def _requested_model(attributes: Mapping[str, Value]) -> str | None:
@@ -160,11 +165,13 @@ def _messages(attributes: Mapping[str, Value], prefix: str, consumed: set[str]) 
     found: list[Value] = []
     for item in listed:
         if isinstance(item, dict):
-            results = item.get("function")
-            if isinstance(results, list):  # AutoGen's, beside a message that has only a role
-                found += [_result(result) for result in results]
-            else:
-                found.append(_message(item.get("message", item)))
+            said, results = item.get("message", item), item.get("function")
+            if not isinstance(results, list):
+                found.append(_message(said))
+                continue
+            if isinstance(said, dict) and said.get("content"):
+                found.append(_message(said))
+            found += [_result(result) for result in results]  # AutoGen's, beside a message that has only a role, mostly
     return found
 
 

@@ -28,6 +28,7 @@ TABLE = Table(
     (
         Row("traceloop.span.kind", "metadata.traceloop.span.kind"),
         Row("traceloop.workflow.name", "workflow"),
+        Row("tool.arguments", "input", raw_content),
         Row("traceloop.entity.input", "input", raw_content),
         Row("traceloop.entity.output", "output", raw_content),
         Row(_ASSOCIATED + "user_id", "user"),
@@ -103,7 +104,7 @@ _POISON = "gen_ai.prompt.prompt_filter_results"  # Azure's content filter beside
 HINTS = Hints(
     scopes=_SURE_SCOPES,
     keys=(*_LABELS, *_NUMBERED, *_SURE_KEYS),
-    looks=("traceloop.", "tool.", "gen_ai.operation.name", "gen_ai.prompt.", "gen_ai.completion.", "llm.request."),
+    looks=("traceloop.", "tool.name", "gen_ai.operation.name", "gen_ai.prompt.", "gen_ai.completion.", "llm.request."),
     hears=lambda name: name.endswith(_CHUNK),
 )
 
@@ -125,11 +126,9 @@ def read(view: SpanView) -> Facts | None:
         _numbered(attributes, facts)
     _functions(attributes, facts)
     facts.type = _type(attributes)
-    if facts.type is None and "traceloop.entity.name" in attributes:
-        read_call(attributes, facts)
-    elif facts.type is ObservationType.TOOL and "tool.arguments" in attributes:
-        facts.input = raw_content(attributes["tool.arguments"])
-        facts.consumed.add("tool.arguments")
+    called = OPERATIONS.get(str(attributes.get("gen_ai.operation.name") or ""))
+    if facts.type is None and called is not None and called.is_model_call and "traceloop.entity.name" in attributes:
+        read_call(attributes, facts, called)
     if view.scope_name == _BEDROCK:
         facts.usage = _of_bedrock(facts.usage)
     facts.name = _name(attributes, facts.type)
@@ -167,9 +166,7 @@ def _name(attributes: Mapping[str, Value], kind: ObservationType | None) -> str 
 
 def _of_bedrock(usage: Usage | None) -> Usage | None:
     """Bedrock counts input without cache, and the total that is beside it is only the sum of the two."""
-    if usage is None or not (usage.cache_read or usage.cache_write):
-        return usage
-    return replace(usage, exclusive=True, total=None)
+    return None if usage is None else replace(usage, exclusive=True, total=None)
 
 
 def _numbered(attributes: Mapping[str, Value], facts: Facts) -> None:

@@ -99,7 +99,7 @@ def _once(given: list[Message]) -> list[Message]:
     kept: list[Message] = []
     for one in given:
         ids = {part.id for part in one.parts if isinstance(part, ToolResponse) and part.id}
-        if ids and ids <= answered and all(isinstance(part, ToolResponse) for part in one.parts):
+        if one.role != "tool" and ids and ids <= answered and all(isinstance(part, ToolResponse) for part in one.parts):
             continue
         answered |= ids
         kept.append(one)

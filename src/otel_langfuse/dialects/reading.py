@@ -118,15 +118,22 @@ def as_json(value: Value) -> Json:
 
 
 def jsonable(value: Value) -> Json:
-    """A value as JSON; bytes become base64 text."""
+    """A value as JSON; bytes become base64 text, and what is nested beyond all reason says that it is."""
+    try:
+        return _jsonable(value)
+    except RecursionError:
+        return "[nested too deeply]"
+
+
+def _jsonable(value: Value) -> Json:
     if isinstance(value, bytes):
         import base64
 
         return base64.b64encode(value).decode()
     if isinstance(value, dict):
-        return {key: jsonable(item) for key, item in value.items()}
+        return {key: _jsonable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [jsonable(item) for item in value]
+        return [_jsonable(item) for item in value]
     return value
 
 

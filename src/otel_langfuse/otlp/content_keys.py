@@ -48,6 +48,8 @@ CONTENT = frozenset(
     ai.response.object ai.response.reasoning ai.response.text ai.response.toolCalls ai.result.object ai.result.text
     ai.result.toolCalls ai.schema ai.toolCall.args ai.toolCall.input ai.toolCall.output ai.toolCall.result ai.value ai.values
     all_messages_events
+    crewai.agent.backstory crewai.agent.goal crewai.crew.agents crewai.crew.result crewai.crew.tasks crewai.crew.tasks_output
+    crewai.task.description crewai.task.expected_output
     gcp.vertex.agent.data gcp.vertex.agent.llm_request gcp.vertex.agent.llm_response gcp.vertex.agent.tool_call_args
     gcp.vertex.agent.tool_response
     gen_ai.agent.input gen_ai.agent.output gen_ai.choice gen_ai.completion gen_ai.content gen_ai.content.completion
@@ -66,7 +68,7 @@ CONTENT = frozenset(
     mcp.request.argument mcp.request.arguments mcp.response.value
     mlflow.chat.messages mlflow.chat.tools mlflow.spanInputs mlflow.spanOutputs mlflow.traceInputs mlflow.traceOutputs
     pydantic_ai.all_messages
-    tool.parameters
+    tool.arguments tool.parameters
     traceloop.entity.input traceloop.entity.output traceloop.prompt.template traceloop.prompt.template_variables
     """.split()
 )
@@ -121,7 +123,7 @@ HINTS = (
     b"ai.toolCall", b"ai.embedding", b"ai.schema", b"ai.operationId", b"ai.reasoning", b"genkit", b"langsmith", b"mlflow",
     b"lk.", b"livekit", b"pydantic", b"logfire", b"mcp", b"gcp.vertex.agent", b"input.value", b"output.value", b"retrieval.",
     b"reranker.", b"embedding.", b"tool.parameters", b"all_messages_events", b"strands", b"semantic_kernel", b"SemanticKernel",
-    b"litellm", b"openlit", b"anthropic",
+    b"litellm", b"openlit", b"anthropic", b"crewai", b"tool.arguments",
 )  # fmt: skip
 """What a payload with content contains somewhere: one without any needs no look inside."""
 
