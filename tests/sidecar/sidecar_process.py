@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,12 +19,21 @@ COMMAND = Path(sys.executable).with_name("otel-langfuse")
 READY = "otel-langfuse collector is up"
 
 
+# Below those that systems give to whoever asks for any: a server or client that starts meanwhile cannot get the same one.
+_PORTS = count(20_000 + secrets.randbelow(8_000))
+
+
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A port that was free a moment ago, and is given to nobody else here."""
+    for port in _PORTS:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("there is no end to the ports")
 
 
 class SidecarProcess:
