@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import zlib
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_langfuse.errors import PayloadError
-from otel_langfuse.langfuse import compression
 from otel_langfuse.sidecar.receivers.bodies import ENCODINGS, TooLargeError, expand
 from sidecar.receiving import COMPRESSIONS
 
@@ -21,12 +18,7 @@ texts = st.one_of(st.binary(max_size=300), repeated)
 names = st.sampled_from([*COMPRESSIONS])
 
 
-@pytest.fixture(params=["isal", "zlib"], autouse=True, scope="module")
-def _library(request: pytest.FixtureRequest) -> Iterator[None]:
-    chosen = compression._chosen
-    compression._chosen = zlib if request.param == "zlib" else pytest.importorskip("isal.isal_zlib")
-    yield
-    compression._chosen = chosen
+pytestmark = pytest.mark.usefixtures("compressor")
 
 
 @given(texts, names)

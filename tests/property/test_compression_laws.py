@@ -6,13 +6,11 @@ import gzip
 import json
 import random
 import zlib
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_langfuse.langfuse import compression
 from otel_langfuse.langfuse.compression import compress, pack
 from otel_langfuse.langfuse.copy import LangfuseCopy
 from otel_langfuse.langfuse.wire import EncodedSpan, assemble
@@ -43,12 +41,7 @@ def encoded(draw: st.DrawFn) -> EncodedSpan:
     return EncodedSpan(trace, b"12345678", b"", scope, body, texts=tuple(texts))
 
 
-@pytest.fixture(params=["isal", "zlib"], autouse=True, scope="module")
-def library(request: pytest.FixtureRequest) -> Any:
-    before = compression._chosen
-    compression._chosen = zlib if request.param == "zlib" else pytest.importorskip("isal.isal_zlib")
-    yield
-    compression._chosen = before
+pytestmark = pytest.mark.usefixtures("compressor")
 
 
 @settings(max_examples=60, deadline=None)

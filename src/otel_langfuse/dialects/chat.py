@@ -27,7 +27,7 @@ from otel_langfuse.model import (
     Value,
 )
 
-__all__ = ["as_chat", "as_content", "as_parts_text", "as_tools", "message", "raw_content"]
+__all__ = ["as_answers", "as_chat", "as_content", "as_parts_text", "as_tools", "message", "raw_content"]
 
 _ROLES = {"human": "user", "ai": "assistant", "model": "assistant", "function": "tool"}
 _USUAL_ROLES = frozenset(("assistant", "system", "tool", "user"))  # as they are
@@ -81,6 +81,12 @@ def _said(chat: Chat) -> Chat | None:
         if said.parts:
             return chat
     return None
+
+
+def as_answers(choices: Json) -> Content | None:
+    """What a completion's ``choices`` say: the message of each."""
+    said = [choice.get("message") for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    return as_content([item for item in said if isinstance(item, dict)], "assistant")  # type: ignore[misc]  # Json is a Value
 
 
 def raw_content(value: Value) -> Content | None:

@@ -7,7 +7,7 @@ request and the answer, in the client's shape or in LangChain's; of others whate
 
 from __future__ import annotations
 
-from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
+from otel_langfuse.dialects.chat import as_answers, as_content, as_tools, raw_content
 from otel_langfuse.dialects.langchain import STEP_TAGS, generations, plain, response_metadata
 from otel_langfuse.dialects.parameters import request_parameters
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_json, as_number, as_text, dump, load
@@ -36,11 +36,8 @@ def _tags(value: Value) -> tuple[str, ...] | None:
     return tuple(tag for item in listed if (tag := item.strip()) and not tag.startswith(STEP_TAGS)) or None
 
 
-def _usage(value: Value) -> Usage | None:
+def _usage(given: dict[str, Json]) -> Usage | None:
     """LangChain's ``UsageMetadata``: input includes what was cached, output what was reasoned."""
-    given = load(value) if isinstance(value, str) else None
-    if not isinstance(given, dict):
-        return None
 
     def count(key: str, inner: str = "") -> int | None:
         found = given.get(key)
@@ -59,11 +56,8 @@ def _usage(value: Value) -> Usage | None:
     return found if found.input is not None or found.output is not None or found.total is not None else None
 
 
-def _cost(value: Value) -> dict[str, float] | None:
+def _cost(given: dict[str, Json]) -> dict[str, float] | None:
     """What LangSmith made of the counts, in US dollars."""
-    given = load(value) if isinstance(value, str) else None
-    if not isinstance(given, dict):
-        return None
     found = {key: number for key in ("input", "output", "total") if (number := as_number(given.get(f"{key}_cost"))) is not None}  # type: ignore[arg-type]
     return found if "total" in found else None
 
@@ -113,8 +107,8 @@ def read(view: SpanView) -> Facts | None:
         facts.consumed.add("langsmith.span.tags")
     is_call = facts.type is ObservationType.GENERATION
     asked, answered = (_opened(attributes.get(key)) for key in ("gen_ai.prompt", "gen_ai.completion"))
-    counted = attributes.get(_METADATA + "usage_metadata")
-    if facts.type is not None and facts.type.is_model_call:
+    counted = _opened(attributes.get(_METADATA + "usage_metadata"))
+    if counted is not None and facts.type is not None and facts.type.is_model_call:
         facts.usage, facts.cost = _usage(counted), _cost(counted)
     if asked is not None:
         facts.input = _request(asked, facts) if is_call else _state(asked)
@@ -159,9 +153,7 @@ def _response(body: dict[str, Json], facts: Facts) -> Content | None:
         return as_content(generations(body), "assistant")  # type: ignore[arg-type]  # likewise
     choices, output = body.get("choices"), body.get("output")
     if isinstance(choices, list):
-        found = [choice.get("message") for choice in choices if isinstance(choice, dict)]
-        said = [item for item in found if isinstance(item, dict)]
-        return as_content(said, "assistant") or raw_content(dump(body))  # type: ignore[arg-type]  # likewise
+        return as_answers(choices) or raw_content(dump(body))
     if body.get("object") == "response" and isinstance(output, list):
         items = [item for item in output if isinstance(item, dict)]
         for item in items:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from otel_langfuse.dialects.chat import as_content, as_tools, raw_content
+from otel_langfuse.dialects.chat import as_answers, as_content, as_tools, raw_content
 from otel_langfuse.dialects.parameters import request_parameters
 from otel_langfuse.dialects.reading import Row, Table, as_integer, as_number, as_text, load
 from otel_langfuse.dialects.shapes import Hints
-from otel_langfuse.model import Content, Facts, Json, ObservationType, SpanView, Usage, Value
+from otel_langfuse.model import Facts, ObservationType, SpanView, Usage, Value
 
 __all__ = ["HINTS", "NAME", "TABLE", "read"]
 
@@ -74,21 +74,14 @@ def _content(attributes: Mapping[str, Value], facts: Facts) -> None:
         facts.parameters.update(request_parameters(body) or {})
         facts.request_model = facts.request_model or as_text(body.get("model"))  # type: ignore[arg-type]  # Json is a Value
         facts.tools = as_tools(body.get("tools"))  # type: ignore[arg-type]  # likewise
-        facts.input = _messages(body.get("messages"), "user")
+        messages = body.get("messages")
+        facts.input = as_content(messages) if isinstance(messages, list) else None  # type: ignore[arg-type]  # likewise
     if facts.type is ObservationType.GENERATION and isinstance(answer, dict):
         facts.response_id = as_text(answer.get("id"))  # type: ignore[arg-type]  # likewise
         facts.response_model = as_text(answer.get("model"))  # type: ignore[arg-type]  # likewise
-        choices = answer.get("choices")
-        messages = (
-            [choice.get("message") for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else None
-        )
-        facts.output = _messages(messages, "assistant")
+        facts.output = as_answers(answer.get("choices"))
     facts.input = facts.input or raw_content(given)
     facts.output = facts.output or raw_content(made)
-
-
-def _messages(listed: Json, role: str) -> Content | None:
-    return as_content(listed, role) if isinstance(listed, list) and listed else None  # type: ignore[arg-type]  # likewise
 
 
 def _usage(attributes: Mapping[str, Value], facts: Facts) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from otel_langfuse.dialects.chat import as_content, as_tools
+from otel_langfuse.dialects.chat import as_answers, as_content, as_tools
 from otel_langfuse.dialects.langchain import response_metadata
 from otel_langfuse.dialects.reading import as_text, load
 from otel_langfuse.dialects.usage_objects import provider_usage
@@ -51,10 +51,7 @@ def read_response(whole: Value, facts: Facts) -> None:
         and ("choices" in body or "model" in body or "model_name" in body)
     ):
         facts.response_id = str(body["id"])
-    choices = body.get("choices")
-    if facts.output is None and isinstance(choices, list):
-        said = [choice.get("message") for choice in choices if isinstance(choice, dict)]
-        facts.output = as_content([item for item in said if isinstance(item, dict)], "assistant")  # type: ignore[misc]
+    facts.output = facts.output or as_answers(body.get("choices"))
     _usage(body.get("usage"), facts)
 
 

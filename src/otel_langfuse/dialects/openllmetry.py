@@ -125,8 +125,9 @@ def read(view: SpanView) -> Facts | None:
     if numbered:
         _numbered(attributes, facts)
     _functions(attributes, facts)
-    facts.type = _type(attributes)
-    called = OPERATIONS.get(str(attributes.get("gen_ai.operation.name") or ""))
+    operation = str(attributes.get("gen_ai.operation.name") or "")
+    called = OPERATIONS.get(operation)
+    facts.type = _type(attributes, operation, called)
     if facts.type is None and called is not None and called.is_model_call and "traceloop.entity.name" in attributes:
         read_call(attributes, facts, called)
     if view.scope_name == _BEDROCK:
@@ -139,11 +140,10 @@ def read(view: SpanView) -> Facts | None:
     return facts
 
 
-def _type(attributes: Mapping[str, Value]) -> ObservationType | None:
+def _type(attributes: Mapping[str, Value], operation: str, called: ObservationType | None) -> ObservationType | None:
+    """What the span is; ``None`` where the conventions' reader says it, by ``called``, what the operation stands for."""
     kind = _KINDS.get(str(attributes.get("traceloop.span.kind") or ""))
-    operation = str(attributes.get("gen_ai.operation.name") or "")
     if kind is ObservationType.CHAIN:  # LlamaIndex calls everything a task
-        called = OPERATIONS.get(operation)
         if called is not None and called.is_model_call:
             return None
         return ObservationType.TOOL if "tool.arguments" in attributes else kind
